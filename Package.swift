@@ -1,0 +1,100 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The house: arrows point down only. A target imports what stands below it and nothing beside it.
+//
+//     banyand   banyan   banyan-load               thin executables: parse, call, print
+//     Node      Mirror   LoadGenerator             a running member; the tools' engines
+//     Transport BanyanClient                       sockets
+//     RaftLog   Snapshots                          the durable log and hard state; snapshot files
+//     FileTree  WireProtocol                       commands, queries, apply; frames
+//     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
+//     CLMDB     CZlib                              system libraries
+
+let strict: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    // Values are read straight from LMDB's pages; lifetimes let the compiler prove that none outlives its transaction.
+    .enableExperimentalFeature("Lifetimes"),
+]
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+
+let package = Package(
+    name: "banyan",
+    products: [
+        .library(name: "BanyanClient", targets: ["BanyanClient"]),
+        .executable(name: "banyand", targets: ["banyand"]),
+        .executable(name: "banyan", targets: ["banyan"]),
+        .executable(name: "banyan-load", targets: ["banyan-load"]),
+    ],
+    dependencies: [
+        // Event loops, sockets and ByteBuffer, the one form in which bytes travel through the server.
+        .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.2")),
+        // Structured logs whose backend the process chooses.
+        .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.2")),
+        // SHA-256 of contents, snapshots and digests.
+        .package(url: "https://github.com/apple/swift-crypto", .upToNextMinor(from: "4.5.2")),
+        // Command lines that teach: help, validation, completion.
+        .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.2")),
+        // Deque, for every first-in first-out queue.
+        .package(url: "https://github.com/apple/swift-collections", .upToNextMinor(from: "1.6.0")),
+        // SIGTERM and SIGINT become a graceful shutdown.
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", .upToNextMinor(from: "2.13.0")),
+        // Latencies with three significant digits in bounded memory.
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", .upToNextMinor(from: "0.2.0")),
+    ],
+    targets: [
+        .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+
+        .target(name: "Raft", swiftSettings: strict),
+        .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: strict),
+        .target(name: "Deflate", dependencies: ["CZlib"], swiftSettings: strict),
+        .target(name: "Threads", dependencies: [], swiftSettings: strict),
+
+        .target(name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", nioCore, crypto], swiftSettings: strict),
+        .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
+
+        .target(
+            name: "RaftLog",
+            dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", nioCore, collections], swiftSettings: strict),
+        .target(
+            name: "Snapshots", dependencies: ["Deflate", "FileTree", "Raft", nioCore, crypto], swiftSettings: strict),
+
+        .target(
+            name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging, collections],
+            swiftSettings: strict),
+        .target(
+            name: "BanyanClient", dependencies: ["WireProtocol", "FileTree", nioCore, nioPosix, collections],
+            swiftSettings: strict),
+
+        .target(
+            name: "Node",
+            dependencies: [
+                "Transport", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
+                logging, collections,
+            ], swiftSettings: strict),
+        .target(name: "Mirror", dependencies: ["BanyanClient", nioCore], swiftSettings: strict),
+        .target(
+            name: "LoadGenerator",
+            dependencies: ["BanyanClient", nioCore, .product(name: "Histogram", package: "hdrhistogram-swift")],
+            swiftSettings: strict),
+
+        .executableTarget(
+            name: "banyand",
+            dependencies: [
+                "Node", logging, arguments, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ], swiftSettings: strict),
+        .executableTarget(
+            name: "banyan", dependencies: ["BanyanClient", "Mirror", arguments], swiftSettings: strict),
+        .executableTarget(
+            name: "banyan-load", dependencies: ["LoadGenerator", arguments], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,133 @@
+import NIOCore
+
+/// The head of every command, 48 bytes, big-endian. A client leaves the two times zero; the leader writes them.
+///
+///     0   2  the cluster version that the command needs: 1
+///     2   1  operation
+///     3   5  zero
+///     8   8  session (0: none)
+///     16  8  sequence within the session
+///     24  8  the lowest sequence that the client has no answer to
+///     32  8  log time: milliseconds of leadership
+///     40  8  wall time: nanoseconds since 1970, signed
+package struct CommandHeader: Equatable, Sendable {
+    package enum Operation: UInt8, Sendable {
+        case makeDirectory = 1
+        case put = 2
+        case rename = 3
+        case delete = 4
+        case reclaim = 5
+    }
+
+    package static let byteCount = 48
+
+    package var version: UInt16 = 1
+    package var operation: Operation
+    package var session: UInt64 = 0
+    package var sequence: UInt64 = 0
+    package var lowestUnanswered: UInt64 = 0
+    package var logTime: UInt64 = 0
+    package var wallTime: Int64 = 0
+
+    package init(_ operation: Operation) { self.operation = operation }
+
+    /// Nil when the bytes are too few or the operation is not one of this version.
+    init?(from buffer: inout ByteBuffer) {
+        guard let (version, code) = buffer.readMultipleIntegers(as: (UInt16, UInt8).self),
+            buffer.readBytes(length: 5) != nil, let operation = Operation(rawValue: code),
+            let (session, sequence, lowest, logTime, wallTime) = buffer.readMultipleIntegers(
+                as: (UInt64, UInt64, UInt64, UInt64, Int64).self)
+        else { return nil }
+        self.version = version
+        self.operation = operation
+        self.session = session
+        self.sequence = sequence
+        lowestUnanswered = lowest
+        self.logTime = logTime
+        self.wallTime = wallTime
+    }
+
+    func write(to buffer: inout ByteBuffer) {
+        buffer.writeMultipleIntegers(version, operation.rawValue, UInt8(0), UInt32(0))
+        buffer.writeMultipleIntegers(session, sequence, lowestUnanswered, logTime, wallTime)
+    }
+
+    /// Writes the leader's times into the command that starts at `offset`.
+    package static func stamp(_ buffer: inout ByteBuffer, at offset: Int, logTime: UInt64, wallTime: Int64) {
+        buffer.setInteger(logTime, at: offset + 32)
+        buffer.setInteger(wallTime, at: offset + 40)
+    }
+
+    /// What is wrong with the command in `buffer` that a client sent, or nil: checked before it is proposed, since a
+    /// member that meets a command it does not know must stop.
+    package static func refusal(of buffer: ByteBuffer) -> TreeError? {
+        var copy = buffer
+        guard let header = CommandHeader(from: &copy), header.version == 1 else { return .malformed }
+        // Reclaiming is the leader's own; sessions come with exactly-once writes.
+        if header.operation == .reclaim || header.session != 0 { return .unsupported }
+        return nil
+    }
+}
+
+/// What must hold for a put, a rename or a delete to happen.
+///
+/// Encoded as a tag (1) and a revision (8): 0 always, 1 the path is absent, 2 the path is at that revision.
+package enum Condition: Equatable, Sendable {
+    case always
+    case absent
+    case revision(UInt64)
+
+    /// `revision` is that of the thing at the path, 0 when there is none.
+    func holds(_ revision: UInt64) -> Bool {
+        switch self {
+        case .always: true
+        case .absent: revision == 0
+        case .revision(let wanted): revision == wanted && wanted != 0
+        }
+    }
+}
+
+extension ByteBuffer {
+    mutating func writeCondition(_ condition: Condition) {
+        switch condition {
+        case .always: writeMultipleIntegers(UInt8(0), UInt64(0))
+        case .absent: writeMultipleIntegers(UInt8(1), UInt64(0))
+        case .revision(let revision): writeMultipleIntegers(UInt8(2), revision)
+        }
+    }
+
+    mutating func readCondition() throws(TreeError) -> Condition {
+        guard let (tag, revision) = readMultipleIntegers(as: (UInt8, UInt64).self) else { throw .malformed }
+        switch tag {
+        case 0: return .always
+        case 1: return .absent
+        case 2: return .revision(revision)
+        default: throw .malformed
+        }
+    }
+}
+
+/// What a command did. Encoded as a result code (2; 0 is success) and a revision (8).
+package enum Outcome: Equatable, Sendable {
+    /// Done; for a put, a rename or a new directory the thing's revision from now on.
+    case done(revision: UInt64)
+    /// Nothing was changed. `revision` is the current one when a condition did not hold (0: absent), else 0.
+    case failed(TreeError, revision: UInt64)
+
+    func write(to buffer: inout ByteBuffer) {
+        switch self {
+        case .done(let revision): buffer.writeMultipleIntegers(UInt16(0), revision)
+        case .failed(let error, let revision): buffer.writeMultipleIntegers(error.rawValue, revision)
+        }
+    }
+
+    package init?(from buffer: inout ByteBuffer) {
+        guard let (code, revision) = buffer.readMultipleIntegers(as: (UInt16, UInt64).self) else { return nil }
+        if code == 0 {
+            self = .done(revision: revision)
+        } else {
+            guard let error = TreeError(rawValue: code) else { return nil }
+            self = .failed(error, revision: revision)
+        }
+    }
+}

@@ -1,0 +1,60 @@
+import NIOCore
+
+/// Removes a file, or a directory: an empty one, or (recursive) one with all below it. The whole subtree is out of
+/// sight at once; its rows are reclaimed afterwards, in bounded steps.
+///
+///     0  9  condition on the path
+///     9  1  flags: 1 = recursive
+///     10 .  path
+package struct Delete: Equatable, Sendable {
+    package var path: TreePath
+    package var isRecursive: Bool
+    package var condition: Condition
+
+    package init(path: TreePath, isRecursive: Bool = false, condition: Condition = .always) {
+        self.path = path
+        self.isRecursive = isRecursive
+        self.condition = condition
+    }
+
+    init(from buffer: inout ByteBuffer) throws(TreeError) {
+        condition = try buffer.readCondition()
+        guard let flags = buffer.readInteger(as: UInt8.self), flags <= 1 else { throw .malformed }
+        isRecursive = flags & 1 != 0
+        path = try buffer.readPath()
+    }
+
+    package func write(to buffer: inout ByteBuffer) {
+        CommandHeader(.delete).write(to: &buffer)
+        buffer.writeCondition(condition)
+        buffer.writeInteger(UInt8(isRecursive ? 1 : 0))
+        buffer.writePath(path)
+    }
+
+    func execute<Store: ~Copyable>(
+        on tree: inout FileTree<Store>, _ header: CommandHeader
+    ) throws(StateError) -> Outcome {
+        let (parent, entry): (UInt64, Entry)
+        switch try tree.resolve(path) {
+        case .failure(let error): return .failed(error, revision: 0)
+        case .success(.root): return .failed(.invalidMove, revision: 0)
+        case .success(.entry(let inode, let found)): (parent, entry) = (inode, found)
+        case .success:
+            return condition.holds(0)
+                ? .failed(.notFound, revision: 0) : .failed(.conditionFailed, revision: 0)
+        }
+        let revision = entry.metadata.revision
+        guard condition.holds(revision) else { return .failed(.conditionFailed, revision: revision) }
+        guard let name = path.name else { return .failed(.invalidMove, revision: 0) }
+        switch entry.metadata.kind {
+        case .file: try tree.releaseContent(of: entry)
+        case .directory:
+            if try !tree.isEmptyDirectory(entry.metadata.inode) {
+                guard isRecursive else { return .failed(.directoryNotEmpty, revision: 0) }
+                try tree.orphan(entry.metadata.inode)
+            }
+        }
+        try tree.deleteRow(StateKey.entry(in: parent, name))
+        return .done(revision: tree.applied.index)
+    }
+}

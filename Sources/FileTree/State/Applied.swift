@@ -1,0 +1,71 @@
+/// What was executed, kept in the same transaction as the data. The row's value, before its checksum:
+///
+///     0   2  format of the state: 1
+///     2   2  cluster version
+///     4   4  zero
+///     8   8  index          16  8  term
+///     24  8  log time: milliseconds of leadership
+///     32  8  the next inode
+///     40 16  digest
+///     56  8  files          64  8  bytes of their contents     72  8  unlinked directories to reclaim
+package struct Applied: Equatable, Sendable {
+    /// The format of the rows that this version reads and writes.
+    package static let stateFormat: UInt16 = 1
+    static let byteCount = 80
+
+    package var clusterVersion: UInt16 = 1
+    package var index: UInt64 = 0
+    package var term: UInt64 = 0
+    package var logTime: UInt64 = 0
+    var nextInode: UInt64 = FileTreeLimits.rootInode + 1
+    package var digest = StateDigest()
+    package var files: UInt64 = 0
+    package var bytes: UInt64 = 0
+    package var orphans: UInt64 = 0
+
+    init() {}
+
+    init(row: RawSpan) throws(StateError) {
+        guard row.byteCount == Self.byteCount, row.bigEndian(at: 0, as: UInt16.self) == Self.stateFormat else {
+            throw .unknownFormat
+        }
+        clusterVersion = row.bigEndian(at: 2, as: UInt16.self)
+        index = row.bigEndian(at: 8, as: UInt64.self)
+        term = row.bigEndian(at: 16, as: UInt64.self)
+        logTime = row.bigEndian(at: 24, as: UInt64.self)
+        nextInode = row.bigEndian(at: 32, as: UInt64.self)
+        digest = StateDigest(row.bigEndian(at: 40, as: UInt128.self))
+        files = row.bigEndian(at: 56, as: UInt64.self)
+        bytes = row.bigEndian(at: 64, as: UInt64.self)
+        orphans = row.bigEndian(at: 72, as: UInt64.self)
+    }
+
+    func write(to row: UnsafeMutableRawBufferPointer) {
+        row.storeBigEndian(Self.stateFormat, at: 0)
+        row.storeBigEndian(clusterVersion, at: 2)
+        row.storeBigEndian(UInt32(0), at: 4)
+        row.storeBigEndian(index, at: 8)
+        row.storeBigEndian(term, at: 16)
+        row.storeBigEndian(logTime, at: 24)
+        row.storeBigEndian(nextInode, at: 32)
+        row.storeBigEndian(digest.value, at: 40)
+        row.storeBigEndian(files, at: 56)
+        row.storeBigEndian(bytes, at: 64)
+        row.storeBigEndian(orphans, at: 72)
+    }
+}
+
+/// Bounds that every member must agree on, since they decide what a command does.
+package enum FileTreeLimits {
+    static let rootInode: UInt64 = 1
+    /// Content up to here stands in the entry's row: a small config file is one row on one page.
+    package static let inlineBytesMax = 1024
+    /// The largest content that one command carries.
+    package static let contentBytesMax = 1 << 20
+    /// The most entries that one page of a listing shows.
+    package static let listEntriesMax: UInt32 = 4096
+    /// A page of a listing ends before it would grow beyond this.
+    static let listBytesMax = 256 << 10
+    /// The most rows that one reclaiming command removes, so that it keeps nobody waiting.
+    package static let reclaimRowsMax: UInt32 = 512
+}

@@ -1,0 +1,125 @@
+import NIOCore
+
+/// An entry of a directory, without inline content.
+struct Entry {
+    var metadata: Metadata
+    /// The chunks of a file whose content is not inline.
+    var chunks: [ContentHash]
+
+    init(row: RawSpan) throws(StateError) {
+        guard let metadata = Metadata(row: row) else { throw .corruptRow(table: StateKey.Table.entries.rawValue) }
+        self.metadata = metadata
+        chunks = []
+        guard metadata.place == .chunks else { return }
+        var offset = Metadata.byteCount
+        while offset + ContentHash.byteCount <= row.byteCount {
+            let hash = row.extracting(offset..<offset + ContentHash.byteCount).withUnsafeBytes { Array($0) }
+            chunks.append(ContentHash(bytes: hash))
+            offset += ContentHash.byteCount
+        }
+    }
+}
+
+/// How far a path leads into the tree.
+enum Resolution {
+    case root
+    /// The entry is there.
+    case entry(parent: UInt64, Entry)
+    /// Its parent is there, the entry is not.
+    case missing(parent: UInt64)
+    /// The directories from `components[depth]` on are not there either; `parent` holds the first of them.
+    case missingParents(parent: UInt64, depth: Int)
+}
+
+extension FileTree where Store: ~Copyable {
+    borrowing func entry(_ key: [UInt8]) throws(StateError) -> Entry? {
+        try readRow(key) { row throws(StateError) in
+            guard let row else { return nil }
+            return try Entry(row: row)
+        }
+    }
+
+    /// Walks down `path`.
+    ///
+    /// - Throws: a fault of the state. A file on the way is the path's own fault, and comes back as a `TreeError`.
+    borrowing func resolve(_ path: TreePath) throws(StateError) -> Result<Resolution, TreeError> {
+        var parent = FileTreeLimits.rootInode
+        for (depth, name) in path.components.enumerated() {
+            let isLast = depth == path.components.count - 1
+            guard let entry = try entry(StateKey.entry(in: parent, name)) else {
+                return .success(isLast ? .missing(parent: parent) : .missingParents(parent: parent, depth: depth))
+            }
+            if isLast { return .success(.entry(parent: parent, entry)) }
+            guard entry.metadata.kind == .directory else { return .failure(.notDirectory) }
+            parent = entry.metadata.inode
+        }
+        return .success(.root)
+    }
+
+    borrowing func isEmptyDirectory(_ inode: UInt64) throws(StateError) -> Bool {
+        var isEmpty = true
+        try store.scan(from: StateKey.entry(in: inode, [])) { key, _ in
+            isEmpty = !StateKey.isEntry(key, of: inode)
+            return false
+        }
+        return isEmpty
+    }
+
+    mutating func allocateInode() -> UInt64 {
+        defer { applied.nextInode += 1 }
+        return applied.nextInode
+    }
+
+    mutating func setDirectory(_ key: [UInt8], mode: UInt16, inode: UInt64, mtime: Int64) throws(StateError) {
+        let metadata = Metadata(
+            kind: .directory, place: .none, mode: mode, inode: inode, revision: applied.index, mtime: mtime, size: 0)
+        try setRow(key, byteCount: Metadata.byteCount) { metadata.write(to: $0) }
+    }
+
+    /// Makes the directories `path.components[depth...]` below `parent`, up to `end`, and answers with the last one's
+    /// inode.
+    mutating func makeDirectories(
+        _ path: TreePath, from depth: Int, to end: Int, below parent: UInt64, mode: UInt16, mtime: Int64
+    ) throws(StateError) -> UInt64 {
+        var parent = parent
+        for name in path.components[depth..<end] {
+            let inode = allocateInode()
+            try setDirectory(StateKey.entry(in: parent, name), mode: mode, inode: inode, mtime: mtime)
+            parent = inode
+        }
+        return parent
+    }
+
+    // MARK: content
+
+    /// Stores one more reference to the chunk, and its bytes with the first.
+    mutating func retainChunk(_ hash: ContentHash, _ content: ByteBuffer) throws(StateError) {
+        let count = try references(to: hash)
+        if count == 0 {
+            try setRow(StateKey.chunk(hash), byteCount: content.readableBytes) { row in
+                content.withUnsafeReadableBytes { row.copyMemory(from: $0) }
+            }
+        }
+        try setRow(StateKey.references(hash), byteCount: 8) { $0.storeBigEndian(count + 1, at: 0) }
+    }
+
+    /// Gives up one reference of each of the entry's chunks, and counts the file out.
+    mutating func releaseContent(of entry: Entry) throws(StateError) {
+        for hash in entry.chunks {
+            let count = try references(to: hash)
+            guard count > 0 else { throw .corruptRow(table: StateKey.Table.references.rawValue) }
+            if count == 1 {
+                try deleteRow(StateKey.chunk(hash))
+                try deleteRow(StateKey.references(hash))
+            } else {
+                try setRow(StateKey.references(hash), byteCount: 8) { $0.storeBigEndian(count - 1, at: 0) }
+            }
+        }
+        applied.files -= 1
+        applied.bytes -= entry.metadata.size
+    }
+
+    private borrowing func references(to hash: ContentHash) throws(StateError) -> UInt64 {
+        try readRow(StateKey.references(hash)) { row in row?.bigEndian(at: 0, as: UInt64.self) ?? 0 }
+    }
+}

@@ -1,0 +1,70 @@
+/// The store in memory: sorted keys beside their values. `commit` keeps a copy that `crash` goes back to.
+package struct MemoryStore: OrderedStore {
+    private var keys: [[UInt8]] = []
+    private var values: [[UInt8]] = []
+    private var committedKeys: [[UInt8]] = []
+    private var committedValues: [[UInt8]] = []
+
+    package init() {}
+
+    /// The first position whose key is `key` or greater.
+    private func position(of key: [UInt8]) -> Int {
+        var low = 0
+        var high = keys.count
+        while low < high {
+            let middle = (low + high) / 2
+            if keys[middle].lexicographicallyPrecedes(key) { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    package func read<Result>(
+        _ key: [UInt8], _ body: (RawSpan?) throws(StateError) -> Result
+    ) throws(StateError) -> Result {
+        let position = position(of: key)
+        guard position < keys.count, keys[position] == key else { return try body(nil) }
+        let value = values[position]
+        return try body(value.span.bytes)
+    }
+
+    package func scan(
+        from key: [UInt8], _ visit: (RawSpan, RawSpan) throws(StateError) -> Bool
+    ) throws(StateError) {
+        for position in position(of: key)..<keys.count {
+            let (key, value) = (keys[position], values[position])
+            if try !visit(key.span.bytes, value.span.bytes) { return }
+        }
+    }
+
+    package mutating func put(
+        _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(StateError) {
+        var value = [UInt8](repeating: 0, count: byteCount)
+        value.withUnsafeMutableBytes(fill)
+        let position = position(of: key)
+        if position < keys.count, keys[position] == key {
+            values[position] = value
+        } else {
+            keys.insert(key, at: position)
+            values.insert(value, at: position)
+        }
+    }
+
+    package mutating func delete(_ key: [UInt8]) throws(StateError) {
+        let position = position(of: key)
+        guard position < keys.count, keys[position] == key else { return }
+        keys.remove(at: position)
+        values.remove(at: position)
+    }
+
+    package mutating func commit() throws(StateError) {
+        committedKeys = keys
+        committedValues = values
+    }
+
+    /// Loses everything since the last commit.
+    package mutating func crash() {
+        keys = committedKeys
+        values = committedValues
+    }
+}

@@ -1,0 +1,25 @@
+/// The ordered key-value store that the tree stands on. Keys compare as bytes.
+///
+/// Two implementations: `LMDBStore`, and `MemoryStore` for simulations and tests. Everything since the last `commit` is
+/// lost together when the process ends before the next.
+package protocol OrderedStore: ~Copyable {
+    /// Lends the value of `key`, or nil, to `body`.
+    borrowing func read<Result>(
+        _ key: [UInt8], _ body: (RawSpan?) throws(StateError) -> Result
+    ) throws(StateError) -> Result
+
+    /// Visits the pairs from `key` on in ascending order, until `visit` answers false.
+    borrowing func scan(
+        from key: [UInt8], _ visit: (_ key: RawSpan, _ value: RawSpan) throws(StateError) -> Bool
+    ) throws(StateError)
+
+    /// Sets `key` to `byteCount` bytes, all of which `fill` writes.
+    mutating func put(
+        _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(StateError)
+
+    mutating func delete(_ key: [UInt8]) throws(StateError)
+
+    /// Makes everything so far durable, as one.
+    mutating func commit() throws(StateError)
+}

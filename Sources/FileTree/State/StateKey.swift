@@ -1,0 +1,70 @@
+import Deflate
+
+/// The keys of the replicated state. All integers are big-endian, so that the order of bytes is the order of numbers.
+///
+///     01 'a'                   what was applied: index, term, digest, clocks, counters (see `Applied`)
+///     01 'c'                   the configuration at that index, as its entry encoded it
+///     02 inode(8) name         a directory's entry: metadata (40), then the content (inline) or its chunks' SHA-256s
+///     03 sha256(32)            a chunk's bytes
+///     04 sha256(32)            how many files name that chunk (8)
+///     05 inode(8)              an unlinked directory whose entries wait to be reclaimed: revision of the delete (8)
+///
+/// Every value ends in the CRC32 of its key and of what stands before the checksum. The digest covers the tables 02 to
+/// 05 (of table 03 the keys alone: they are hashes of the values). Every table is part of a snapshot.
+package enum StateKey {
+    enum Table: UInt8 {
+        case meta = 1
+        case entries = 2
+        case chunks = 3
+        case references = 4
+        case orphans = 5
+    }
+
+    static let applied: [UInt8] = [Table.meta.rawValue, UInt8(ascii: "a")]
+    static let configuration: [UInt8] = [Table.meta.rawValue, UInt8(ascii: "c")]
+
+    static func entry(in parent: UInt64, _ name: ArraySlice<UInt8>) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: 9 + name.count) { buffer, count in
+            buffer[0] = Table.entries.rawValue
+            UnsafeMutableRawBufferPointer(buffer).storeBigEndian(parent, at: 1)
+            _ = UnsafeMutableBufferPointer(rebasing: buffer[9...]).update(from: name)
+            count = 9 + name.count
+        }
+    }
+
+    static func chunk(_ hash: ContentHash) -> [UInt8] { [Table.chunks.rawValue] + hash.bytes }
+    static func references(_ hash: ContentHash) -> [UInt8] { [Table.references.rawValue] + hash.bytes }
+
+    static func orphan(_ inode: UInt64) -> [UInt8] {
+        [Table.orphans.rawValue] + (0..<8).map { UInt8(truncatingIfNeeded: inode >> (56 - 8 * $0)) }
+    }
+
+    /// Whether `key` names an entry of `parent`.
+    static func isEntry(_ key: RawSpan, of parent: UInt64) -> Bool {
+        key.byteCount > 9 && key.bigEndian(at: 0, as: UInt8.self) == Table.entries.rawValue
+            && key.bigEndian(at: 1, as: UInt64.self) == parent
+    }
+}
+
+/// The end of every row: a CRC32 over the key and the value before it.
+enum RowChecksum {
+    static let byteCount = 4
+
+    static func of(key: RawSpan, value: UnsafeRawBufferPointer) -> UInt32 {
+        var checksum = CRC32()
+        checksum.add(key)
+        checksum.add(value)
+        return checksum.value
+    }
+
+    /// The row without its checksum.
+    @_lifetime(copy row)
+    static func verify(key: RawSpan, row: RawSpan) throws(StateError) -> RawSpan {
+        let table = key.bigEndian(at: 0, as: UInt8.self)
+        guard row.byteCount >= byteCount else { throw .corruptRow(table: table) }
+        let value = row.extracting(droppingLast: byteCount)
+        let expected = row.bigEndian(at: row.byteCount - byteCount, as: UInt32.self)
+        guard value.withUnsafeBytes({ of(key: key, value: $0) }) == expected else { throw .corruptRow(table: table) }
+        return value
+    }
+}

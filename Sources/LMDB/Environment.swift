@@ -1,0 +1,79 @@
+import CLMDB
+
+/// One LMDB environment: a memory-mapped file `data.mdb` and its lock file, in a directory of its own.
+///
+/// Commits are synchronous (neither `NOSYNC` nor `WRITEMAP` is ever set): when `commit()` returns, the data is on the
+/// disk. Read transactions belong to no thread (`MDB_NOTLS`), so that one may be handed to the thread that needs it.
+// Sendable: the handle is immutable, and LMDB allows an environment to be used by all threads; the write lock inside it
+// admits one write transaction at a time.
+package final class Environment: @unchecked Sendable {
+    let handle: OpaquePointer
+    package let path: String
+
+    /// Opens, or creates, the environment in the existing directory `path`.
+    ///
+    /// - Parameters:
+    ///   - mapSize: the largest size of the data in bytes. It only reserves addresses; the file grows as it is used.
+    ///   - databases: how many named databases it may hold.
+    package init(path: String, mapSize: Int, databases: Int) throws(LMDBError) {
+        var created: OpaquePointer?
+        try LMDBError.check(mdb_env_create(&created))
+        guard let created else { throw LMDBError(code: MDB_PANIC) }
+        var code = mdb_env_set_maxdbs(created, UInt32(databases))
+        if code == MDB_SUCCESS { code = mdb_env_set_mapsize(created, mapSize) }
+        if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOTLS), 0o644) }
+        // A process that died while it read leaves its slot in the lock file, which would pin old pages for ever.
+        var staleReaders: Int32 = 0
+        if code == MDB_SUCCESS { code = mdb_reader_check(created, &staleReaders) }
+        guard code == MDB_SUCCESS else {
+            mdb_env_close(created)
+            throw LMDBError(code: code)
+        }
+        handle = created
+        self.path = path
+    }
+
+    deinit { mdb_env_close(handle) }
+
+    /// The longest key in bytes (511 with LMDB's usual build).
+    package var keyBytesMax: Int { Int(mdb_env_get_maxkeysize(handle)) }
+
+    /// Bytes of the file that hold data or are free for reuse: the last used page's end, as of the last commit.
+    package var usedBytes: Int {
+        var info = MDB_envinfo()
+        var stat = MDB_stat()
+        mdb_env_info(handle, &info)
+        mdb_env_stat(handle, &stat)
+        return (info.me_last_pgno + 1) * Int(stat.ms_psize)
+    }
+
+    /// Opens the database `name`, creating it when it is missing, in a write transaction of its own.
+    package func database(_ name: String) throws(LMDBError) -> Database {
+        let transaction = try beginWrite()
+        var identifier: MDB_dbi = 0
+        try LMDBError.check(mdb_dbi_open(transaction.handle, name, UInt32(MDB_CREATE), &identifier))
+        try transaction.commit()
+        return Database(identifier: identifier)
+    }
+
+    /// Begins the write transaction; waits while another one is open. It must end on the thread that began it.
+    package func beginWrite() throws(LMDBError) -> WriteTransaction { try WriteTransaction(environment: self) }
+
+    /// Begins a read transaction: a view of the last commit that never changes and pins its pages until it ends.
+    package func beginRead() throws(LMDBError) -> ReadTransaction { try ReadTransaction(environment: self) }
+}
+
+/// A named, ordered set of key-value pairs inside an environment. Keys compare as bytes.
+package struct Database: Sendable {
+    let identifier: MDB_dbi
+}
+
+/// Lends `bytes` to `body` as LMDB's own descriptor. LMDB reads a key and never writes to it, so that the cast away of
+/// `const` is one of C's signatures alone.
+@inline(__always)
+func withValue<Result>(_ bytes: RawSpan, _ body: (inout MDB_val) -> Result) -> Result {
+    bytes.withUnsafeBytes { buffer in
+        var value = MDB_val(mv_size: buffer.count, mv_data: UnsafeMutableRawPointer(mutating: buffer.baseAddress))
+        return body(&value)
+    }
+}

@@ -1,0 +1,127 @@
+import CLMDB
+
+/// What both kinds of transaction can do: look up, count and scan.
+///
+/// Spans point into LMDB's pages. The compiler keeps them, and cursors, inside the borrow of their transaction; a write
+/// to the transaction ends that borrow.
+package protocol Transaction: ~Copyable {
+    var handle: OpaquePointer { get }
+}
+
+extension Transaction where Self: ~Copyable {
+    /// The value of `key`, without a copy, or nil.
+    @_lifetime(borrow self)
+    package borrowing func get(_ key: RawSpan, in database: Database) throws(LMDBError) -> RawSpan? {
+        var data = MDB_val()
+        let code = withValue(key) { mdb_get(handle, database.identifier, &$0, &data) }
+        guard try LMDBError.found(code) else { return nil }
+        let span = RawSpan(_unsafeStart: UnsafeRawPointer(data.mv_data), byteCount: data.mv_size)
+        return unsafe _overrideLifetime(span, borrowing: self)
+    }
+
+    /// A cursor over `database`, which can't outlive this borrow of the transaction.
+    @_lifetime(borrow self)
+    package borrowing func cursor(_ database: Database) throws(LMDBError) -> Cursor {
+        var opened: OpaquePointer?
+        try LMDBError.check(mdb_cursor_open(handle, database.identifier, &opened))
+        guard let opened else { throw LMDBError(code: MDB_PANIC) }
+        let cursor = Cursor(handle: opened)
+        return unsafe _overrideLifetime(cursor, borrowing: self)
+    }
+
+    /// How many pairs `database` holds.
+    package borrowing func count(_ database: Database) throws(LMDBError) -> Int {
+        var stat = MDB_stat()
+        try LMDBError.check(mdb_stat(handle, database.identifier, &stat))
+        return stat.ms_entries
+    }
+}
+
+/// A view of the last commit. It ends when it goes out of scope.
+package struct ReadTransaction: ~Copyable, Transaction {
+    package let handle: OpaquePointer
+    /// Keeps the environment open while the transaction lives.
+    private let environment: Environment
+
+    init(environment: Environment) throws(LMDBError) {
+        var begun: OpaquePointer?
+        try LMDBError.check(mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &begun))
+        guard let begun else { throw LMDBError(code: MDB_PANIC) }
+        handle = begun
+        self.environment = environment
+    }
+
+    deinit { mdb_txn_abort(handle) }
+}
+
+/// The one write transaction of an environment. Whoever lets it go out of scope without `commit()` aborts it.
+package struct WriteTransaction: ~Copyable, Transaction {
+    package private(set) var handle: OpaquePointer
+    /// Keeps the environment open while the transaction lives.
+    private let environment: Environment
+    private var isOver = false
+
+    init(environment: Environment) throws(LMDBError) {
+        var begun: OpaquePointer?
+        try LMDBError.check(mdb_txn_begin(environment.handle, nil, 0, &begun))
+        guard let begun else { throw LMDBError(code: MDB_PANIC) }
+        handle = begun
+        self.environment = environment
+    }
+
+    deinit { if !isOver { mdb_txn_abort(handle) } }
+
+    /// Makes the changes durable. When it throws, nothing is known of what reached the disk: the process must stop.
+    package consuming func commit() throws(LMDBError) {
+        let handle = handle
+        // LMDB frees the handle whatever it answers, so that the deinit must not abort it again.
+        isOver = true
+        try LMDBError.check(mdb_txn_commit(handle))
+    }
+
+    /// Makes the changes durable and begins the next transaction in this one's place. When it throws, the process must
+    /// stop, as after `commit`.
+    package mutating func commitAndContinue() throws(LMDBError) {
+        isOver = true
+        try LMDBError.check(mdb_txn_commit(handle))
+        var begun: OpaquePointer?
+        try LMDBError.check(mdb_txn_begin(environment.handle, nil, 0, &begun))
+        guard let begun else { throw LMDBError(code: MDB_PANIC) }
+        handle = begun
+        isOver = false
+    }
+
+    /// Sets `key` to `value`.
+    ///
+    /// - Parameter append: the key is known to be greater than every other, which fills pages to the end; with a
+    ///   smaller key the call throws `keyExists`.
+    package mutating func put(
+        _ key: RawSpan, _ value: RawSpan, in database: Database, append: Bool = false
+    ) throws(LMDBError) {
+        try put(key, byteCount: value.byteCount, in: database, append: append) { page in
+            value.withUnsafeBytes { page.copyMemory(from: $0) }
+        }
+    }
+
+    /// Sets `key` to `byteCount` bytes that `fill` writes straight into the page. It must write all of them.
+    package mutating func put(
+        _ key: RawSpan, byteCount: Int, in database: Database, append: Bool = false,
+        fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(LMDBError) {
+        var data = MDB_val(mv_size: byteCount, mv_data: nil)
+        let flags = UInt32(MDB_RESERVE) | (append ? UInt32(MDB_APPEND) : 0)
+        try LMDBError.check(withValue(key) { mdb_put(handle, database.identifier, &$0, &data, flags) })
+        fill(UnsafeMutableRawBufferPointer(start: data.mv_data, count: byteCount))
+    }
+
+    /// Removes `key`; false when it was not there.
+    @discardableResult
+    package mutating func delete(_ key: RawSpan, in database: Database) throws(LMDBError) -> Bool {
+        try LMDBError.found(withValue(key) { mdb_del(handle, database.identifier, &$0, nil) })
+    }
+
+    /// Removes every pair of `database`.
+    package mutating func removeAll(in database: Database) throws(LMDBError) {
+        try LMDBError.check(mdb_drop(handle, database.identifier, 0))
+    }
+}

@@ -1,0 +1,163 @@
+/// Leader election: section 5.2 and 5.4.1 of the paper, with pre-vote (section 9.6 of the thesis) and check-quorum
+/// (section 6.2), both always on.
+extension RaftCore {
+    /// Whether this member may stand for election.
+    var isPromotable: Bool { configuration.isVoter(id) && installing == nil }
+
+    mutating func tick() {
+        if role == .leader {
+            if now >= heartbeatDeadline { broadcastHeartbeat() }
+        } else if now >= electionDeadline {
+            if isPromotable { becomePreCandidate() } else { resetElectionTimer() }
+        }
+    }
+
+    /// A timeout drawn anew each time, between one and two election timeouts, splits votes rarely (section 5.2).
+    mutating func resetElectionTimer() {
+        let timeout = limits.electionTimeout
+        electionDeadline = now + timeout + UInt64.random(in: 0..<timeout, using: &generator)
+    }
+
+    // MARK: roles
+
+    mutating func becomeFollower(term newTerm: Term, leader newLeader: PeerID?) {
+        precondition(newTerm >= term, "terms never fall")
+        if newTerm > term {
+            term = newTerm
+            vote = nil
+        }
+        refuseReads()
+        role = configuration.isVoter(id) ? .follower : .learner
+        leader = newLeader
+        isPreCandidate = false
+        peers = []
+        uncommittedBytes = 0
+        resetElectionTimer()
+    }
+
+    /// Asks whether an election could be won, without disturbing anybody's term: a member that was cut off comes back
+    /// without forcing a new election.
+    private mutating func becomePreCandidate() {
+        refuseReads()
+        role = .candidate
+        leader = nil
+        isPreCandidate = true
+        granted = []
+        refused = []
+        resetElectionTimer()
+        countVote(of: id, isGranted: true)
+        guard isPreCandidate else { return }
+        for peer in configuration.peers where peer != id && configuration.isVoter(peer) {
+            send(.preVote(lastIndex: log.lastIndex, lastTerm: log.lastTerm), to: peer, term: term + 1)
+        }
+    }
+
+    private mutating func becomeCandidate() {
+        term += 1
+        vote = id
+        isPreCandidate = false
+        granted = []
+        refused = []
+        // Its own vote counts, and its requests leave, once the vote is on the disk: else it could forget the vote and
+        // give it to another in the same term.
+        voteWrite = nextWrite
+        resetElectionTimer()
+        for peer in configuration.peers where peer != id && configuration.isVoter(peer) {
+            promise(.vote(lastIndex: log.lastIndex, lastTerm: log.lastTerm), to: peer)
+        }
+    }
+
+    private mutating func becomeLeader() {
+        precondition(role == .candidate && !isPreCandidate, "only a candidate can win")
+        role = .leader
+        leader = id
+        leaderContact = now
+        heartbeatDeadline = now
+        peers = configuration.peers.filter { $0 != id }.map { Progress(peer: $0, next: log.lastIndex + 1, now: now) }
+        uncommittedBytes = log.bytes(in: commit + 1..<log.lastIndex + 1)
+        // Entries of earlier terms commit only through one of this term (section 5.4.2), and no read is served before.
+        appendOwn(kind: .noOperation, size: 0)
+        broadcastAppend()
+        broadcastHeartbeat()
+    }
+
+    mutating func countVote(of peer: PeerID, isGranted: Bool) {
+        if isGranted {
+            if !granted.contains(peer) { granted.append(peer) }
+        } else if !refused.contains(peer) {
+            refused.append(peer)
+        }
+        if configuration.isQuorum({ granted.contains($0) }) {
+            if isPreCandidate { becomeCandidate() } else { becomeLeader() }
+        } else if configuration.isQuorum({ refused.contains($0) }) {
+            becomeFollower(term: term, leader: nil)
+        }
+    }
+
+    /// A leader that did not hear from a majority for an election timeout leads no more (check-quorum): its clients
+    /// learn at once that they should look elsewhere.
+    mutating func stepDownWithoutQuorum() {
+        let isHeard = configuration.isQuorum { peer in
+            peer == id || progress(of: peer).map { now - $0.lastContact < limits.electionTimeout } ?? false
+        }
+        if !isHeard { becomeFollower(term: term, leader: nil) }
+    }
+
+    // MARK: votes
+
+    /// Whether a leader was heard so recently that nobody should be helped to replace it. A leader that still hears
+    /// its majority counts for itself.
+    private var isLedNow: Bool {
+        role == .leader || (leader != nil && now - leaderContact < limits.electionTimeout)
+    }
+
+    /// Handles the newer term of a message. False when the message must be dropped.
+    mutating func admitNewTerm(of message: Message) -> Bool {
+        switch message.body {
+        case .preVote:
+            return true
+        case .preVoteResponse(let isGranted) where isGranted:
+            return message.term == term + 1
+        case .vote where isLedNow:
+            return false
+        default:
+            becomeFollower(term: message.term, leader: message.body.isFromLeader ? message.from : nil)
+            return true
+        }
+    }
+
+    /// Answers what an old term's member must know.
+    mutating func answerOldTerm(of message: Message) {
+        switch message.body {
+        case .append, .heartbeat, .installSnapshot:
+            // An old leader must step down, or it would never let this member (whose term grew while it was cut off)
+            // follow anybody: with pre-vote on, this member will not raise the others' term itself.
+            promise(.appendResponse(.accepted(match: 0)), to: message.from)
+        case .preVote:
+            promise(.preVoteResponse(granted: false), to: message.from)
+        default:
+            break
+        }
+    }
+
+    mutating func answerPreVote(_ message: Message, lastIndex: Index, lastTerm: Term) {
+        let isGranted = message.term > term && !isLedNow && isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm)
+        send(.preVoteResponse(granted: isGranted), to: message.from, term: isGranted ? message.term : term)
+    }
+
+    mutating func answerVote(_ peer: PeerID, lastIndex: Index, lastTerm: Term) {
+        let isFree = vote == peer || (vote == nil && leader == nil)
+        guard isFree, isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm) else {
+            promise(.voteResponse(granted: false), to: peer)
+            return
+        }
+        vote = peer
+        resetElectionTimer()
+        promise(.voteResponse(granted: true), to: peer)
+    }
+
+    /// The vote restriction (section 5.4.1): no vote for a log that lacks what this one has.
+    private func isUpToDate(lastIndex: Index, lastTerm: Term) -> Bool {
+        (lastTerm, lastIndex) >= (log.lastTerm, log.lastIndex)
+    }
+}

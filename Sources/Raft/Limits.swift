@@ -1,0 +1,40 @@
+/// Times and sizes that bound a core. All members of a cluster should agree on the times.
+package struct Limits: Sendable {
+    /// A follower that hears nothing waits this long, and up to twice as long by chance, before it asks for votes.
+    /// The default keeps a failover (one timeout, two rounds of messages, one sync) well within half a second.
+    package var electionTimeout: Nanoseconds = 250_000_000
+    /// How often a leader speaks to silent followers.
+    package var heartbeatInterval: Nanoseconds = 50_000_000
+    /// The most bytes of entries in one message; one larger entry still passes alone.
+    package var messageBytesMax = 1 << 20
+    /// The most unanswered append messages to a peer.
+    package var messagesInFlightMax = 128
+    /// The most unanswered bytes to a peer.
+    package var bytesInFlightMax = 4 << 20
+    /// The most uncommitted bytes of a leader, beyond which it is busy.
+    package var uncommittedBytesMax = 16 << 20
+    /// The most bytes committed but not yet applied.
+    package var unappliedBytesMax = 16 << 20
+    /// The most entries handed out for execution and not yet applied.
+    package var unappliedEntriesMax: UInt64 = 65_536
+    /// The most recent entries kept in memory.
+    package var windowBytesMax = 16 << 20
+    /// The most read requests that wait for a leader's first commit or for a round.
+    package var pendingReadsMax = 65_536
+
+    package init() {}
+}
+
+/// SplitMix64: a seeded source of numbers whose sequence is the same everywhere.
+package struct SeededGenerator: RandomNumberGenerator, Sendable {
+    private var state: UInt64
+    package init(seed: UInt64) { state = seed }
+
+    package mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,255 @@
+/// The Raft consensus algorithm as a value: it is stepped, never runs.
+///
+/// A driver owns one core. It passes in what happened (`step`), then takes what is to be done (`takeOutput`) and does
+/// it, in any order that the fields of `Output` allow. The core has no clock, no random source of its own, does no I/O
+/// and writes no log. The payloads of entries stay with the driver, which keeps those from `log.windowFirst` on in
+/// memory.
+///
+/// One concern a file: `Election`, `Replication`, `Commitment`, `ReadIndex`, `SnapshotInstallation`.
+package struct RaftCore: Sendable {
+    package let id: PeerID
+    package let limits: Limits
+
+    // MARK: Figure 2 of the paper: the state that is saved
+
+    package internal(set) var term: Term
+    package internal(set) var vote: PeerID?
+    package internal(set) var log: LogView
+
+    // MARK: the state that is not
+
+    package internal(set) var role: Role = .follower
+    package internal(set) var leader: PeerID?
+    package internal(set) var commit: Index
+    /// Executed by the state machine.
+    package internal(set) var applied: Index
+    /// Handed out to be executed.
+    var dispatched: Index
+
+    // MARK: time
+
+    package internal(set) var now: Nanoseconds
+    var generator: SeededGenerator
+    /// When to ask for votes, unless a leader speaks first.
+    var electionDeadline: Nanoseconds = 0
+    /// When this member last heard its leader.
+    var leaderContact: Nanoseconds = 0
+    var heartbeatDeadline: Nanoseconds = 0
+
+    // MARK: a candidate's
+
+    var isPreCandidate = false
+    var granted: [PeerID] = []
+    var refused: [PeerID] = []
+    /// The write that saves the vote for itself; it counts when that is complete.
+    var voteWrite: UInt64 = 0
+
+    // MARK: a leader's
+
+    package internal(set) var peers: [Progress] = []
+    var uncommittedBytes = 0
+    var reads = ReadQueue()
+
+    // MARK: a follower's
+
+    /// Contexts of reads that the leader was asked for and has not answered.
+    var forwardedReads: [UInt64] = []
+
+    // MARK: what is on the way to the disk
+
+    var savedHardState: HardState
+    /// Writes handed out and not complete: the number, and the first index whose content the write changes.
+    var pendingWrites: [(number: UInt64, firstTouched: Index)] = []
+    var lastWrite: UInt64 = 0
+    /// The write being gathered in this turn.
+    var touched: Index?
+    var truncates = false
+    var installing: (snapshot: SnapshotMetadata, keepsTail: Bool)?
+    var needsWrite = false
+
+    var output = Output()
+
+    /// A core as it was when the process ended.
+    ///
+    /// - Parameters:
+    ///   - applied: what the durable state has executed; at least `log.compactedIndex`.
+    ///   - seed: draws the election timeouts; different for each member.
+    package init(
+        id: PeerID, hardState: HardState, log: LogView, applied: Index, limits: Limits = Limits(), seed: UInt64,
+        now: Nanoseconds
+    ) {
+        precondition(applied >= log.compactedIndex, "the log was compacted past the durable state")
+        precondition(applied <= log.lastIndex, "the state is ahead of the log")
+        self.id = id
+        self.limits = limits
+        term = hardState.term
+        vote = hardState.vote
+        self.log = log
+        commit = min(max(hardState.commit, applied), log.lastIndex)
+        self.applied = applied
+        dispatched = applied
+        self.now = now
+        generator = SeededGenerator(seed: seed)
+        savedHardState = hardState
+        resetElectionTimer()
+        advanceApply()
+    }
+
+    package var configuration: Configuration { log.configuration }
+    package var hardState: HardState { HardState(term: term, vote: vote, commit: commit) }
+
+    /// The largest index that this member has on its disk for certain: nothing that is still being written touched it
+    /// or anything before it, be it by an append or by a truncation.
+    package var durableIndex: Index {
+        pendingWrites.reduce(min(log.lastIndex, (touched ?? .max) - 1)) { min($0, $1.firstTouched - 1) }
+    }
+
+    /// Why nothing can be proposed now, or nil.
+    package func proposalRefusal() -> ProposalRefusal? {
+        guard role == .leader else { return .notLeader(leader: leader) }
+        let isFull =
+            uncommittedBytes >= limits.uncommittedBytesMax || log.bytes(in: applied + 1..<commit + 1) >= limits.unappliedBytesMax
+        return isFull ? .busy : nil
+    }
+
+    /// Takes in one event.
+    package mutating func step(_ event: Event, now: Nanoseconds) {
+        self.now = max(self.now, now)
+        // A leader that was stopped for a while must notice before it acts on anything.
+        if role == .leader { stepDownWithoutQuorum() }
+        switch event {
+        case .tick: tick()
+        case .message(let message): handle(message)
+        case .propose(let sizes): propose(sizes)
+        case .readIndex(let context): requestRead(context)
+        case .saved(let write): saved(write)
+        case .applied(let index): applied = max(applied, index)
+        case .entriesRead(let peer, let entries, let configurations):
+            entriesRead(peer, entries: entries, configurations: configurations)
+        case .compact(let index): log.compact(through: min(index, applied))
+        case .snapshotEnded(let peer, let installed): snapshotEnded(peer, installed: installed)
+        case .unreachable(let peer): lostContact(to: peer)
+        }
+        log.shrinkWindow(bytesMax: limits.windowBytesMax, through: min(dispatched, durableIndex))
+        advanceApply()
+    }
+
+    /// What the steps since the last call want done.
+    package mutating func takeOutput() -> Output {
+        if needsWrite || touched != nil || installing != nil || hardState.term != savedHardState.term
+            || hardState.vote != savedHardState.vote
+        {
+            emitWrite()
+        }
+        var taken = Output()
+        swap(&taken, &output)
+        return taken
+    }
+
+    // MARK: the disk
+
+    /// Gathers the entries from `index` on into the next write.
+    mutating func touch(_ index: Index) { touched = min(touched ?? .max, index) }
+
+    /// The number that the write being gathered will get.
+    var nextWrite: UInt64 { lastWrite + 1 }
+
+    /// The write that makes everything so far durable: the one being gathered, if there is one, else the last.
+    var coveringWrite: UInt64 {
+        let gathers = touched != nil || installing != nil || needsWrite || term != savedHardState.term || vote != savedHardState.vote
+        return gathers ? nextWrite : lastWrite
+    }
+
+    private mutating func emitWrite() {
+        lastWrite += 1
+        let first = touched ?? log.lastIndex + 1
+        output.write = Write(
+            number: lastWrite, hardState: hardState, snapshot: installing?.snapshot,
+            keepsTail: installing?.keepsTail ?? false, truncates: truncates, entries: first..<log.lastIndex + 1)
+        // Until a snapshot is installed, nothing of the log that follows it is certain.
+        pendingWrites.append((lastWrite, installing == nil ? first : 1))
+        savedHardState = hardState
+        touched = nil
+        truncates = false
+        installing = nil
+        needsWrite = false
+    }
+
+    private mutating func saved(_ write: UInt64) {
+        pendingWrites.removeAll { $0.number <= write }
+        if role == .candidate, voteWrite <= write, !granted.contains(id) { countVote(of: id, isGranted: true) }
+        if role == .leader { advanceCommitIndex() }
+    }
+
+    // MARK: messages
+
+    mutating func send(_ body: Message.Body, to peer: PeerID, term: Term? = nil) {
+        output.messages.append(Message(from: id, to: peer, term: term ?? self.term, body: body))
+    }
+
+    /// Sends a promise: something that must not be forgotten after a power cut.
+    mutating func promise(_ body: Message.Body, to peer: PeerID) {
+        let message = Message(from: id, to: peer, term: term, body: body)
+        output.messagesAfterWrite.append(HeldMessage(write: coveringWrite, message: message))
+    }
+
+    private mutating func handle(_ message: Message) {
+        precondition(message.to == id, "a message for \(message.to) reached \(id)")
+        guard configuration.peers.contains(message.from) || message.body.isFromLeader else { return }
+        if message.term > term {
+            guard admitNewTerm(of: message) else { return }
+        } else if message.term < term {
+            answerOldTerm(of: message)
+            return
+        }
+        switch message.body {
+        case .preVote(let lastIndex, let lastTerm):
+            answerPreVote(message, lastIndex: lastIndex, lastTerm: lastTerm)
+        case .vote(let lastIndex, let lastTerm):
+            answerVote(message.from, lastIndex: lastIndex, lastTerm: lastTerm)
+        case .preVoteResponse(let isGranted):
+            // A grant of an earlier round names an earlier term.
+            if role == .candidate && isPreCandidate && message.term == (isGranted ? term + 1 : term) {
+                countVote(of: message.from, isGranted: isGranted)
+            }
+        case .voteResponse(let isGranted):
+            if role == .candidate && !isPreCandidate { countVote(of: message.from, isGranted: isGranted) }
+        case .append(let append):
+            follow(message.from)
+            handleAppendEntries(append, from: message.from)
+        case .appendResponse(let response):
+            if role == .leader { handleAppendResponse(response, from: message.from) }
+        case .heartbeat(let commit, let round):
+            follow(message.from)
+            advanceCommit(to: min(commit, log.lastIndex))
+            send(.heartbeatResponse(round: round), to: message.from)
+        case .heartbeatResponse(let round):
+            if role == .leader { handleHeartbeatResponse(round: round, from: message.from) }
+        case .readIndex(let context):
+            answerReadIndex(context, for: message.from)
+        case .readIndexResponse(let context, let index):
+            finishForwardedRead(context, index: index)
+        case .installSnapshot(let snapshot):
+            follow(message.from)
+            install(snapshot, from: message.from)
+        }
+    }
+
+    /// The sender speaks for the leader of this term.
+    private mutating func follow(_ peer: PeerID) {
+        precondition(role != .leader, "two leaders in term \(term): \(id) and \(peer)")
+        if role == .candidate || leader != peer { becomeFollower(term: term, leader: peer) }
+        leaderContact = now
+        resetElectionTimer()
+    }
+}
+
+extension Message.Body {
+    /// Only a term's leader sends these.
+    var isFromLeader: Bool {
+        switch self {
+        case .append, .heartbeat, .installSnapshot: true
+        default: false
+        }
+    }
+}

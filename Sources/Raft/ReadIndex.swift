@@ -1,0 +1,123 @@
+/// Linearizable reads without writing to the log: section 6.4 of the thesis.
+///
+/// A read may be served from the state at index `i` if `i` was the commit index of a leader that proved, after the read
+/// arrived, that it still led. The proof is a round of heartbeats: a majority answered a heartbeat that left after the
+/// read came in. Rounds are numbered over the life of the process, whatever the term, so that no old answer can confirm
+/// a new read.
+struct ReadQueue: Sendable {
+    struct Read: Sendable {
+        var context: UInt64
+        /// Who asked; nil for this member's own driver.
+        var peer: PeerID?
+    }
+    struct Round: Sendable {
+        var number: UInt64
+        var index: Index
+        var reads: [Read]
+    }
+    /// Came before the term's first commit.
+    var waiting: [Read] = []
+    /// Ascending by number, and so by index.
+    var rounds: [Round] = []
+    var lastRound: UInt64 = 0
+}
+
+extension RaftCore {
+    /// Whether this leader knows what is committed (section 6.4, step 1).
+    private var hasCommittedInTerm: Bool { log.term(at: commit) == term }
+
+    mutating func requestRead(_ context: UInt64) {
+        if role == .leader {
+            enqueueRead(ReadQueue.Read(context: context, peer: nil))
+        } else if let leader, forwardedReads.count < limits.pendingReadsMax {
+            forwardedReads.append(context)
+            send(.readIndex(context: context), to: leader)
+        } else {
+            output.readStates.append(ReadState(context: context, index: nil))
+        }
+    }
+
+    mutating func answerReadIndex(_ context: UInt64, for peer: PeerID) {
+        guard role == .leader else {
+            send(.readIndexResponse(context: context, index: nil), to: peer)
+            return
+        }
+        enqueueRead(ReadQueue.Read(context: context, peer: peer))
+    }
+
+    private mutating func enqueueRead(_ read: ReadQueue.Read) {
+        if reads.waiting.count + reads.rounds.count >= limits.pendingReadsMax {
+            answer(read, index: nil)
+        } else if !hasCommittedInTerm {
+            reads.waiting.append(read)
+        } else {
+            startRound([read])
+        }
+    }
+
+    private mutating func startRound(_ round: [ReadQueue.Read]) {
+        reads.lastRound += 1
+        reads.rounds.append(ReadQueue.Round(number: reads.lastRound, index: commit, reads: round))
+        broadcastHeartbeat()
+        confirmReads()
+    }
+
+    mutating func releaseReadsAfterFirstCommit() {
+        guard !reads.waiting.isEmpty, hasCommittedInTerm else { return }
+        let waiting = reads.waiting
+        reads.waiting = []
+        startRound(waiting)
+    }
+
+    /// Heartbeats carry no more of the commit index than the peer is known to hold.
+    mutating func broadcastHeartbeat() {
+        heartbeatDeadline = now + limits.heartbeatInterval
+        for progress in peers {
+            send(.heartbeat(commit: min(commit, progress.match), round: reads.lastRound), to: progress.peer)
+        }
+    }
+
+    mutating func handleHeartbeatResponse(round: UInt64, from peer: PeerID) {
+        guard let position = position(of: peer), round <= reads.lastRound else { return }
+        peers[position].lastContact = now
+        peers[position].round = max(peers[position].round, round)
+        // A probe may have been lost: the peer is there, so try again.
+        // So may what was on its way: a peer that answers heartbeats and accepts nothing for that long lacks something.
+        if peers[position].isStalled(now: now, limits) { lostContact(to: peer) }
+        peers[position].isProbeSent = false
+        if peers[position].match < log.lastIndex { sendAppends(to: position) }
+        confirmReads()
+    }
+
+    private mutating func confirmReads() {
+        let confirmed = configuration.quorumValue { $0 == id ? .max : progress(of: $0)?.round ?? 0 }
+        while let first = reads.rounds.first, first.number <= confirmed {
+            reads.rounds.removeFirst()
+            for read in first.reads { answer(read, index: first.index) }
+        }
+    }
+
+    private mutating func answer(_ read: ReadQueue.Read, index: Index?) {
+        if let peer = read.peer {
+            send(.readIndexResponse(context: read.context, index: index), to: peer)
+        } else {
+            output.readStates.append(ReadState(context: read.context, index: index))
+        }
+    }
+
+    mutating func finishForwardedRead(_ context: UInt64, index: Index?) {
+        guard let position = forwardedReads.firstIndex(of: context) else { return }
+        forwardedReads.remove(at: position)
+        output.readStates.append(ReadState(context: context, index: index))
+    }
+
+    /// Whoever leads no more, or lost its leader, can confirm nothing that it was asked before.
+    mutating func refuseReads() {
+        for round in reads.rounds { for read in round.reads { answer(read, index: nil) } }
+        for read in reads.waiting { answer(read, index: nil) }
+        reads.rounds = []
+        reads.waiting = []
+        for context in forwardedReads { output.readStates.append(ReadState(context: context, index: nil)) }
+        forwardedReads = []
+    }
+}

@@ -1,0 +1,160 @@
+/// Log replication: section 5.3 of the paper, batched and pipelined (section 10.2 of the thesis).
+extension RaftCore {
+    func progress(of peer: PeerID) -> Progress? { peers.first { $0.peer == peer } }
+
+    func position(of peer: PeerID) -> Int? { peers.firstIndex { $0.peer == peer } }
+
+    // MARK: a leader's side
+
+    mutating func propose(_ sizes: [UInt32]) {
+        precondition(role == .leader, "only a leader proposes; ask proposalRefusal first")
+        for size in sizes { appendOwn(kind: .command, size: size) }
+        broadcastAppend()
+    }
+
+    mutating func appendOwn(kind: EntryKind, size: UInt32) {
+        let entry = EntryHeader(index: log.lastIndex + 1, term: term, kind: kind, size: size)
+        log.append(entry)
+        touch(entry.index)
+        uncommittedBytes += Int(size)
+    }
+
+    mutating func broadcastAppend() {
+        for position in peers.indices { sendAppends(to: position) }
+    }
+
+    /// Sends the peer what it lacks, as far as its limits allow.
+    mutating func sendAppends(to position: Int) {
+        while !peers[position].isPaused(limits) {
+            let next = peers[position].next
+            if peers[position].state == .replicate, next > log.lastIndex { return }
+            guard let previousTerm = log.term(at: next - 1) else {
+                peers[position].become(.snapshot, next: next)
+                output.snapshotsToSend.append(peers[position].peer)
+                return
+            }
+            if next <= log.lastIndex, next < log.windowFirst {
+                peers[position].isReading = true
+                output.entriesToRead.append(
+                    EntriesRequest(
+                        peer: peers[position].peer, first: next, last: log.windowFirst - 1,
+                        bytesMax: limits.messageBytesMax))
+                return
+            }
+            let entries = next > log.lastIndex ? [] : log.entries(from: next, bytesMax: limits.messageBytesMax)
+            sendAppend(to: position, previousTerm: previousTerm, entries: entries)
+        }
+    }
+
+    private mutating func sendAppend(to position: Int, previousTerm: Term, entries: [EntryHeader]) {
+        let first = peers[position].next
+        let end = first + UInt64(entries.count)
+        send(
+            .append(
+                Message.Append(
+                    previousIndex: first - 1, previousTerm: previousTerm, commit: commit, entries: entries,
+                    configurations: log.configurations(in: first..<end))),
+            to: peers[position].peer)
+        if peers[position].state == .replicate {
+            peers[position].sent(last: end - 1, bytes: entries.reduce(0) { $0 + Int($1.size) }, now: now)
+        } else {
+            peers[position].isProbeSent = true
+        }
+    }
+
+    /// The reader found what the window no longer holds.
+    mutating func entriesRead(_ peer: PeerID, entries: [EntryHeader], configurations: [IndexedConfiguration]) {
+        guard role == .leader, let position = position(of: peer), peers[position].isReading else { return }
+        peers[position].isReading = false
+        let next = peers[position].next
+        // The peer may have moved on, or the log been compacted, while the reader read.
+        if let first = entries.first, first.index == next, let previousTerm = log.term(at: next - 1),
+            !peers[position].isPaused(limits), entries.allSatisfy({ log.term(at: $0.index) == $0.term })
+        {
+            sendAppend(to: position, previousTerm: previousTerm, entries: entries)
+        }
+        sendAppends(to: position)
+    }
+
+    mutating func handleAppendResponse(_ response: Message.AppendResponse, from peer: PeerID) {
+        guard let position = position(of: peer) else { return }
+        peers[position].lastContact = now
+        switch response {
+        case .accepted(let match):
+            // Nobody can hold what was never sent: such a message is not from this cluster's life.
+            guard match <= log.lastIndex else { return }
+            let isNew = peers[position].accepted(match, now: now)
+            switch peers[position].state {
+            case .probe: peers[position].become(.replicate, next: peers[position].match + 1)
+            case .snapshot where log.term(at: peers[position].match) != nil && isNew:
+                peers[position].become(.replicate, next: peers[position].match + 1)
+            default: break
+            }
+            if isNew { advanceCommitIndex() }
+        case .rejected(let index, let hintIndex, let hintTerm):
+            // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
+            let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
+            guard peers[position].rejected(index, agreesAt: agreesAt) else { return }
+        }
+        sendAppends(to: position)
+    }
+
+    /// Messages on the way to the peer are lost: find out anew where it stands.
+    mutating func lostContact(to peer: PeerID) {
+        guard role == .leader, let position = position(of: peer), peers[position].state == .replicate else { return }
+        peers[position].become(.probe, next: peers[position].match + 1)
+        peers[position].isProbeSent = true
+    }
+
+    /// The largest index that a majority holds durably is committed, if its entry is of this term (section 5.4.2 and
+    /// figure 8): one of an earlier term could still be overwritten.
+    mutating func advanceCommitIndex() {
+        let durable = durableIndex
+        let reached = configuration.quorumValue { peer in
+            peer == id ? durable : progress(of: peer)?.match ?? 0
+        }
+        guard reached > commit, log.term(at: reached) == term else { return }
+        uncommittedBytes = max(0, uncommittedBytes - log.bytes(in: commit + 1..<reached + 1))
+        advanceCommit(to: reached)
+        releaseReadsAfterFirstCommit()
+    }
+
+    // MARK: a follower's side
+
+    mutating func handleAppendEntries(_ append: Message.Append, from peer: PeerID) {
+        if append.previousIndex < log.compactedIndex {
+            // Everything that a snapshot covers is committed, and so equals the leader's.
+            promise(.appendResponse(.accepted(match: log.compactedIndex)), to: peer)
+            return
+        }
+        guard log.term(at: append.previousIndex) == append.previousTerm else {
+            let hint = log.lastIndex(
+                atMost: min(append.previousIndex, log.lastIndex), termAtMost: append.previousTerm)
+            send(
+                .appendResponse(
+                    .rejected(append.previousIndex, hintIndex: hint, hintTerm: log.term(at: hint) ?? 0)),
+                to: peer)
+            return
+        }
+        let new = append.entries.drop { log.term(at: $0.index) == $0.term }
+        if let first = new.first {
+            if first.index <= log.lastIndex {
+                precondition(first.index > commit, "a leader overwrites the committed entry \(first.index)")
+                log.truncate(from: first.index)
+                truncates = true
+            }
+            var configurations = append.configurations[...].drop { $0.index < first.index }
+            for entry in new {
+                log.append(entry)
+                if entry.kind == .configuration, let next = configurations.popFirst() {
+                    precondition(next.index == entry.index, "a configuration entry came without its configuration")
+                    log.append(next)
+                }
+            }
+            touch(first.index)
+        }
+        let last = append.previousIndex + UInt64(append.entries.count)
+        advanceCommit(to: min(append.commit, last))
+        promise(.appendResponse(.accepted(match: last)), to: peer)
+    }
+}

@@ -1,0 +1,31 @@
+/// InstallSnapshot: section 7 of the paper. The bytes travel beside the core; it decides whether they still count.
+extension RaftCore {
+    /// A whole snapshot arrived from the leader of this term.
+    mutating func install(_ snapshot: SnapshotMetadata, from peer: PeerID) {
+        guard snapshot.index > commit else {
+            promise(.appendResponse(.accepted(match: commit)), to: peer)
+            return
+        }
+        // The tail stays only if it continues what the snapshot ends with (figure 13, step 6).
+        let keepsTail = log.term(at: snapshot.index) == snapshot.term
+        log.reset(to: snapshot, keepsTail: keepsTail)
+        commit = snapshot.index
+        applied = snapshot.index
+        dispatched = snapshot.index
+        // What this turn gathered for the disk stays only as part of that tail.
+        touched = keepsTail ? touched.map { max($0, snapshot.index + 1) } : nil
+        truncates = truncates && touched != nil
+        installing = (snapshot, keepsTail)
+        promise(.appendResponse(.accepted(match: snapshot.index)), to: peer)
+    }
+
+    /// A transfer is over. The answer to the next probe shows where the peer stands; after a broken one it waits for a
+    /// sign of life, a heartbeat's answer.
+    mutating func snapshotEnded(_ peer: PeerID, installed: Index?) {
+        guard role == .leader, let position = position(of: peer), peers[position].state == .snapshot else { return }
+        let match = peers[position].match
+        peers[position].become(.probe, next: min(max(match, installed ?? 0), log.lastIndex) + 1)
+        peers[position].isProbeSent = installed == nil
+        sendAppends(to: position)
+    }
+}
