@@ -89,7 +89,7 @@ let package = Package(
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "Node", logging, arguments, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                "Node", "Transport", logging, arguments, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
             name: "banyan", dependencies: ["BanyanClient", "Mirror", arguments], swiftSettings: strict),

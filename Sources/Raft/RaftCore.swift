@@ -68,6 +68,8 @@ package struct RaftCore: Sendable {
     var needsWrite = false
 
     var output = Output()
+    /// Where the last append message changed this log from.
+    var appendedFrom: Index?
 
     /// A core as it was when the process ended.
     ///
@@ -144,6 +146,13 @@ package struct RaftCore: Sendable {
         var taken = Output()
         swap(&taken, &output)
         return taken
+    }
+
+    /// The first entry that the last append message brought into this log, if it brought any: from there on the driver
+    /// replaces its payloads by the message's.
+    package mutating func takeAppended() -> Index? {
+        defer { appendedFrom = nil }
+        return appendedFrom
     }
 
     // MARK: the disk

@@ -152,6 +152,7 @@ extension RaftCore {
                 }
             }
             touch(first.index)
+            appendedFrom = first.index
         }
         let last = append.previousIndex + UInt64(append.entries.count)
         advanceCommit(to: min(append.commit, last))

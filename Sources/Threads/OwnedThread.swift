@@ -24,7 +24,7 @@ package final class OwnedThread<Message: Sendable>: @unchecked Sendable {
         pthread_mutex_init(mutex, nil)
         pthread_cond_init(arrived, nil)
         let body = Body { [self] in
-            pthread_setname_np(pthread_self(), String(name.prefix(15)))
+            nameThread(name)
             let (handle, finish) = start()
             while let batch = takeBatch() { handle(batch) }
             finish()
@@ -70,6 +70,14 @@ package final class OwnedThread<Message: Sendable>: @unchecked Sendable {
         swap(&batch, &mailbox)
         return batch
     }
+}
+
+/// Shows the thread's name in `top -H` and in traces. The C function for it is not visible to Swift; the kernel's file is.
+private func nameThread(_ name: String) {
+    let file = open("/proc/thread-self/comm", O_WRONLY)
+    guard file >= 0 else { return }
+    _ = Array(name.utf8.prefix(15)).withUnsafeBytes { write(file, $0.baseAddress, $0.count) }
+    close(file)
 }
 
 private final class Body {

@@ -114,7 +114,7 @@ package enum Outcome: Equatable, Sendable {
     /// Nothing was changed. `revision` is the current one when a condition did not hold (0: absent), else 0.
     case failed(TreeError, revision: UInt64)
 
-    func write(to buffer: inout ByteBuffer) {
+    package func write(to buffer: inout ByteBuffer) {
         switch self {
         case .done(let revision): buffer.writeMultipleIntegers(UInt16(0), revision)
         case .failed(let error, let revision): buffer.writeMultipleIntegers(error.rawValue, revision)

@@ -1,0 +1,234 @@
+import FileTree
+import NIOCore
+import NIOPosix
+import WireProtocol
+
+/// A client of a Banyan cluster.
+///
+/// It begins with any member, follows the leader, reconnects, and keeps any number of requests under way. Every
+/// operation ends within the timeout. A write whose answer was lost ends with `BanyanError.unknownOutcome`: it is for
+/// the caller to decide whether it may be repeated.
+public final class BanyanClient: Sendable {
+    private let core: NIOLoopBound<ClientCore>
+    private let loop: any EventLoop
+    private let nodes: [String]
+    private let timeout: TimeAmount
+
+    /// - Parameters:
+    ///   - nodes: addresses of members as `host:port`, one at least.
+    ///   - timeout: how long each operation may take.
+    public convenience init(nodes: [String], timeout: Duration = .seconds(5)) {
+        self.init(nodes: nodes, timeout: timeout, loop: MultiThreadedEventLoopGroup.singleton.next())
+    }
+
+    package init(nodes: [String], timeout: Duration, loop: any EventLoop) {
+        precondition(!nodes.isEmpty, "a client needs the address of one member at least")
+        self.nodes = nodes
+        self.loop = loop
+        let (seconds, attoseconds) = timeout.components
+        self.timeout = .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
+        core = NIOLoopBound.makeCompleted(nodes: nodes, loop: loop)
+    }
+
+    /// Ends all connections. Operations under way fail.
+    public func close() async {
+        let core = core
+        try? await loop.submit { core.value.close() }.get()
+    }
+
+    // MARK: operations
+
+    /// Writes a whole file, and makes the directories above it. Answers with its new revision.
+    public func put(
+        _ path: String, _ content: [UInt8], mode: UInt16 = 0o644, modificationTime: Int64? = nil,
+        if condition: WriteCondition = .always
+    ) async throws -> UInt64 {
+        let put = Put(
+            path: try Self.path(path), content: ByteBuffer(bytes: content), mode: mode, mtime: modificationTime,
+            condition: condition.encoded)
+        guard content.count <= FileTreeLimits.contentBytesMax else { throw BanyanError.contentTooLarge }
+        return try await write { put.write(to: &$0) }
+    }
+
+    /// Reads a whole file.
+    public func get(_ path: String) async throws -> (content: [UInt8], info: FileInfo) {
+        var answer = try await read(.get(try Self.path(path)))
+        guard let info = answer.readMetadata() else { throw Self.malformed }
+        return (Array(answer.readableBytesView), FileInfo(info))
+    }
+
+    public func stat(_ path: String) async throws -> FileInfo {
+        var answer = try await read(.stat(try Self.path(path)))
+        guard let info = answer.readMetadata() else { throw Self.malformed }
+        return FileInfo(info)
+    }
+
+    /// One page of a directory in the order of the names' bytes, from behind the name `after` on.
+    public func list(
+        _ path: String, after: String = "", limit: Int = 1000
+    ) async throws -> (entries: [DirectoryEntry], hasMore: Bool) {
+        var answer = try await read(.list(try Self.path(path), after: Array(after.utf8), limit: UInt32(clamping: limit)))
+        guard let (more, count) = answer.readMultipleIntegers(as: (UInt8, UInt32).self) else { throw Self.malformed }
+        var entries: [DirectoryEntry] = []
+        for _ in 0..<count {
+            guard let length = answer.readInteger(as: UInt8.self), let name = answer.readString(length: Int(length)),
+                let info = answer.readMetadata()
+            else { throw Self.malformed }
+            entries.append(DirectoryEntry(name: name, info: FileInfo(info)))
+        }
+        return (entries, more != 0)
+    }
+
+    public func makeDirectory(_ path: String, mode: UInt16 = 0o755, withParents: Bool = false) async throws -> UInt64 {
+        let command = MakeDirectory(path: try Self.path(path), mode: mode, makesParents: withParents)
+        return try await write { command.write(to: &$0) }
+    }
+
+    /// Removes a file or a directory; `recursive` takes all below it along.
+    public func remove(
+        _ path: String, recursive: Bool = false, if condition: WriteCondition = .always
+    ) async throws -> UInt64 {
+        let command = Delete(path: try Self.path(path), isRecursive: recursive, condition: condition.encoded)
+        return try await write { command.write(to: &$0) }
+    }
+
+    /// Moves a file or a directory with all below it. A file takes the place of a file.
+    public func move(
+        _ source: String, to destination: String, if condition: WriteCondition = .always
+    ) async throws -> UInt64 {
+        let command = Rename(
+            source: try Self.path(source), destination: try Self.path(destination), condition: condition.encoded)
+        return try await write { command.write(to: &$0) }
+    }
+
+    /// Asks each member of the cluster what it believes. Members that don't answer are reported as unreachable.
+    public func status() async throws -> [MemberReport] {
+        var asked: Set<String> = []
+        var reports: [UInt64: MemberReport] = [:]
+        var toAsk = nodes
+        var isReached = false
+        while let address = toAsk.popLast() {
+            guard asked.insert(address).inserted else { continue }
+            guard let frame = try? await send(.status, ByteBuffer(), to: address), let status = try? MemberStatus(frame)
+            else { continue }
+            isReached = true
+            reports[status.id] = MemberReport(status, address: address)
+            for part in status.members.split(separator: ",") {
+                let sides = part.split(separator: "=", maxSplits: 1)
+                guard sides.count == 2, let id = UInt64(sides[0]) else { continue }
+                if reports[id] == nil { reports[id] = MemberReport(unreachable: id, address: String(sides[1])) }
+                toAsk.append(String(sides[1]))
+            }
+        }
+        guard isReached else { throw BanyanError.unreachable }
+        return reports.values.sorted { $0.id < $1.id }
+    }
+
+    // MARK: requests
+
+    private func write(_ encode: (inout ByteBuffer) -> Void) async throws -> UInt64 {
+        var body = ByteBuffer()
+        encode(&body)
+        var answer = try await send(.write, body).body
+        switch Outcome(from: &answer) {
+        case .done(let revision): return revision
+        case .failed(let error, let revision): throw BanyanError(error, revision: revision)
+        case nil: throw Self.malformed
+        }
+    }
+
+    private func read(_ query: Query) async throws -> ByteBuffer {
+        var body = ByteBuffer()
+        query.write(to: &body)
+        var answer = try await send(.read, body).body
+        guard let code = answer.readInteger(as: UInt16.self) else { throw Self.malformed }
+        if code == 0 { return answer }
+        guard let error = TreeError(rawValue: code) else { throw Self.malformed }
+        throw BanyanError(error, revision: 0)
+    }
+
+    private func send(_ kind: Frame.Kind, _ body: ByteBuffer, to address: String? = nil) async throws -> Frame {
+        let promise = loop.makePromise(of: Frame.self)
+        perform(kind, body, to: address) { promise.completeWith($0.mapError { $0 as any Error }) }
+        return try await promise.futureResult.get()
+    }
+
+    /// Sends one request without a task of its own; `completion` is called on the client's loop.
+    package func perform(
+        _ kind: Frame.Kind, _ body: ByteBuffer, to address: String? = nil,
+        completion: @escaping @Sendable (Result<Frame, BanyanError>) -> Void
+    ) {
+        let (core, deadline) = (core, NIODeadline.now() + timeout)
+        loop.execute {
+            core.value.send(
+                ClientCore.Request(kind: kind, body: body, deadline: deadline, completion: completion), to: address)
+        }
+    }
+
+    private static let malformed = BanyanError.protocolViolation("an answer can't be read")
+
+    private static func path(_ text: String) throws -> TreePath {
+        do { return try TreePath(text) } catch { throw BanyanError(error, revision: 0) }
+    }
+}
+
+extension NIOLoopBound where Value == ClientCore {
+    /// A core bound to its loop, made from any thread: it holds nothing before the loop uses it.
+    fileprivate static func makeCompleted(nodes: [String], loop: any EventLoop) -> NIOLoopBound<ClientCore> {
+        if loop.inEventLoop { return NIOLoopBound(ClientCore(nodes: nodes, loop: loop), eventLoop: loop) }
+        let made = loop.submit { NIOLoopBound(ClientCore(nodes: nodes, loop: loop), eventLoop: loop) }
+        do { return try made.wait() } catch { preconditionFailure("making a client's core throws nothing") }
+    }
+}
+
+extension WriteCondition {
+    var encoded: Condition {
+        switch self {
+        case .always: .always
+        case .absent: .absent
+        case .revision(let revision): .revision(revision)
+        }
+    }
+}
+
+extension FileInfo {
+    init(_ metadata: Metadata) {
+        self.init(
+            kind: metadata.kind == .file ? .file : .directory, size: metadata.size, mode: metadata.mode,
+            modificationTime: metadata.mtime, revision: metadata.revision)
+    }
+}
+
+extension BanyanError {
+    init(_ error: TreeError, revision: UInt64) {
+        self =
+            switch error {
+            case .malformed: .protocolViolation("the cluster can't read the request")
+            case .invalidPath: .invalidPath
+            case .nameTooLong: .nameTooLong
+            case .notFound: .notFound
+            case .notDirectory: .notDirectory
+            case .isDirectory: .isDirectory
+            case .alreadyExists: .alreadyExists
+            case .directoryNotEmpty: .directoryNotEmpty
+            case .contentTooLarge: .contentTooLarge
+            case .invalidMove: .invalidMove
+            case .conditionFailed: .conditionFailed(currentRevision: revision)
+            case .unsupported: .unsupported
+            }
+    }
+}
+
+extension MemberReport {
+    init(_ status: MemberStatus, address: String) {
+        let digits = String(status.digest, radix: 16)
+        self.init(
+            id: status.id, address: address, role: "\(status.role)", term: status.term, commitIndex: status.commit,
+            appliedIndex: status.applied, digest: String(repeating: "0", count: 32 - digits.count) + digits)
+    }
+
+    init(unreachable id: UInt64, address: String) {
+        self.init(
+            id: id, address: address, role: "unreachable", term: 0, commitIndex: 0, appliedIndex: 0, digest: "")
+    }
+}

@@ -1,0 +1,171 @@
+import DequeModule
+import NIOCore
+import NIOPosix
+import WireProtocol
+
+/// The client's own state, on its event loop: connections, requests, and what it believes of the leader.
+///
+/// A write is sent again only after a refusal that proves that nothing was proposed, or when it never left. Everything
+/// else ends as "unknown".
+final class ClientCore {
+    typealias Completion = (Result<Frame, BanyanError>) -> Void
+
+    struct Request {
+        var kind: Frame.Kind
+        var body: ByteBuffer
+        var deadline: NIODeadline
+        var completion: Completion
+        /// Some member said that there is no leader, or that it is busy.
+        var wasRefused = false
+        var redirects = 0
+    }
+
+    private static let retryDelay = TimeAmount.milliseconds(20)
+    private static let redirectsMax = 5
+
+    let loop: any EventLoop
+    private let nodes: [String]
+    private var connections: [String: ClientConnection] = [:]
+    private var leader: String?
+    private var nextNode = 0
+    private var lastID: UInt64 = 0
+    /// Requests between two tries.
+    private var waiting: [Request] = []
+    private var isRetryScheduled = false
+    private var isFlushScheduled = false
+    private var isSweepScheduled = false
+    private(set) var isClosed = false
+
+    init(nodes: [String], loop: any EventLoop) {
+        self.nodes = nodes
+        self.loop = loop
+    }
+
+    func send(_ request: Request, to address: String? = nil) {
+        guard !isClosed else {
+            request.completion(.failure(.unreachable))
+            return
+        }
+        scheduleSweep()
+        let target = address ?? leader ?? nodes[nextNode % nodes.count]
+        let connection = connections[target] ?? connect(to: target)
+        lastID += 1
+        connection.send(request, id: lastID)
+        scheduleFlush()
+    }
+
+    func close() {
+        isClosed = true
+        for request in waiting { request.completion(.failure(.unreachable)) }
+        waiting = []
+        for connection in connections.values { connection.close() }
+    }
+
+    private func connect(to address: String) -> ClientConnection {
+        let connection = ClientConnection(address: address, core: self)
+        connections[address] = connection
+        connection.connect()
+        return connection
+    }
+
+    private func scheduleFlush() {
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.execute {
+            this.value.isFlushScheduled = false
+            for connection in this.value.connections.values { connection.flush() }
+        }
+    }
+
+    // MARK: answers
+
+    func received(_ frame: Frame, for request: Request) {
+        guard frame.kind == .refusal else {
+            request.completion(.success(frame))
+            return
+        }
+        guard let refusal = try? Refusal(frame) else {
+            request.completion(.failure(.protocolViolation("a refusal can't be read")))
+            return
+        }
+        var request = request
+        switch refusal.code {
+        case .notLeader:
+            request.redirects += 1
+            leader = refusal.leader.isEmpty ? nil : refusal.leader
+            if request.redirects <= Self.redirectsMax { send(request) } else { retryLater(request) }
+        case .noLeader, .busy, .shuttingDown:
+            request.wasRefused = true
+            if refusal.code != .busy { forgetLeader() }
+            retryLater(request)
+        case .deadlinePassed: request.completion(.failure(.noQuorum))
+        case .unknownOutcome: request.completion(.failure(.unknownOutcome))
+        case .unsupported: request.completion(.failure(.unsupported))
+        case .malformed: request.completion(.failure(.protocolViolation("the member can't read the request")))
+        case .corrupt: request.completion(.failure(.protocolViolation("the member's copy is damaged")))
+        }
+    }
+
+    private func forgetLeader() {
+        leader = nil
+        nextNode += 1
+    }
+
+    /// The connection is gone. What never left may go elsewhere, and so may reads.
+    func closed(_ connection: ClientConnection, unsent: [Request], sent: [Request]) {
+        if connections[connection.address] === connection { connections[connection.address] = nil }
+        if leader == connection.address || leader == nil { forgetLeader() }
+        for request in unsent { retryLater(request) }
+        for request in sent {
+            if request.kind == .write { request.completion(.failure(.unknownOutcome)) } else { retryLater(request) }
+        }
+    }
+
+    private func retryLater(_ request: Request) {
+        guard !isClosed else {
+            request.completion(.failure(.unreachable))
+            return
+        }
+        waiting.append(request)
+        guard !isRetryScheduled else { return }
+        isRetryScheduled = true
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: Self.retryDelay) {
+            let core = this.value
+            core.isRetryScheduled = false
+            let requests = core.waiting
+            core.waiting = []
+            for request in requests {
+                if request.deadline <= .now() { core.expire(request) } else { core.send(request) }
+            }
+        }
+    }
+
+    private func expire(_ request: Request) {
+        request.completion(.failure(request.wasRefused ? .noQuorum : .unreachable))
+    }
+
+    /// Ends what waits beyond its deadline, on every connection.
+    private func scheduleSweep() {
+        guard !isSweepScheduled else { return }
+        isSweepScheduled = true
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: .milliseconds(50)) {
+            let core = this.value
+            core.isSweepScheduled = false
+            var isIdle = core.waiting.isEmpty
+            for connection in Array(core.connections.values) {
+                let (unsent, sent) = connection.takeExpired(at: .now())
+                for request in unsent { core.expire(request) }
+                for request in sent {
+                    request.completion(.failure(request.kind == .write ? .unknownOutcome : .noQuorum))
+                }
+                // A member that answers nothing may be stopped or cut off: try another.
+                if !sent.isEmpty, core.leader == connection.address { core.forgetLeader() }
+                if !connection.isIdle { isIdle = false }
+            }
+            if !isIdle && !core.isClosed { core.scheduleSweep() }
+        }
+    }
+}

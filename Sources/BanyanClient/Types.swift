@@ -1,0 +1,81 @@
+/// What the tree says of an entry.
+public struct FileInfo: Equatable, Sendable {
+    public enum Kind: String, Sendable { case file, directory }
+
+    public let kind: Kind
+    /// Bytes; 0 for a directory.
+    public let size: UInt64
+    /// POSIX permission bits.
+    public let mode: UInt16
+    /// Nanoseconds since 1970.
+    public let modificationTime: Int64
+    /// The number of the command that last changed the entry: one number orders everything in the tree.
+    public let revision: UInt64
+}
+
+/// An entry of a directory.
+public struct DirectoryEntry: Equatable, Sendable {
+    /// UTF-8, 255 bytes at most.
+    public let name: String
+    public let info: FileInfo
+}
+
+/// What must hold for a write to happen.
+public enum WriteCondition: Equatable, Sendable {
+    case always
+    /// Nothing is at the path. (Of a move: nothing is at the destination.)
+    case absent
+    /// The path is at this revision. (Of a move: the source is.)
+    case revision(UInt64)
+}
+
+/// Why an operation did not do what it was asked.
+public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The tree refused it; nothing was changed.
+    case invalidPath, nameTooLong, notFound, notDirectory, isDirectory, alreadyExists, directoryNotEmpty
+    case contentTooLarge, invalidMove, unsupported
+    /// The condition did not hold; nothing was changed. The path is at this revision (0: absent).
+    case conditionFailed(currentRevision: UInt64)
+    /// A write was sent and no answer came: it may have happened, and may still happen.
+    case unknownOutcome
+    /// Nothing was changed: no member could be reached.
+    case unreachable
+    /// Nothing was changed: the members that were reached have no leader, or are too busy.
+    case noQuorum
+    /// A member answered what it must not.
+    case protocolViolation(String)
+
+    public var description: String {
+        switch self {
+        case .invalidPath: "not a valid path: paths are absolute UTF-8 without empty, '.' or '..' parts, 4,096 bytes at most"
+        case .nameTooLong: "a name is longer than 255 bytes"
+        case .notFound: "no such file or directory"
+        case .notDirectory: "a part of the path is a file, and a directory is needed"
+        case .isDirectory: "it is a directory, and a file is needed"
+        case .alreadyExists: "it is there already"
+        case .directoryNotEmpty: "the directory is not empty; rm -r removes it with all below it"
+        case .contentTooLarge: "the file is larger than 1 MiB, the most that this version stores"
+        case .invalidMove: "a directory can't move into itself, and the root can't move or go"
+        case .unsupported: "this version of the cluster does not do that"
+        case .conditionFailed(let revision):
+            revision == 0 ? "the condition does not hold: the path is absent" : "the condition does not hold: the path is at revision \(revision)"
+        case .unknownOutcome: "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
+        case .unreachable: "no member can be reached; check --nodes and that the members run"
+        case .noQuorum: "the cluster has no leader now, so nothing was changed; a majority of its members must run"
+        case .protocolViolation(let reason): "a member broke the protocol: \(reason)"
+        }
+    }
+}
+
+/// What one member says of itself.
+public struct MemberReport: Equatable, Sendable {
+    public let id: UInt64
+    public let address: String
+    /// leader, follower, candidate, learner or unreachable.
+    public let role: String
+    public let term: UInt64
+    public let commitIndex: UInt64
+    public let appliedIndex: UInt64
+    /// 32 hexadecimal digits; members at the same applied index have the same digest.
+    public let digest: String
+}

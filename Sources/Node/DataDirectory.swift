@@ -1,0 +1,75 @@
+import FileTree
+import Glibc
+import RaftLog
+
+/// Why a member can't start, in words for whoever starts it.
+package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
+    package let description: String
+    package init(_ description: String) { self.description = description }
+}
+
+/// A member's directory:
+///
+///     lock        held while a process uses the directory
+///     log/        the log's LMDB environment: entries, hard state, identity
+///     state-N/    the state's LMDB environment; the hard state says which N counts
+final class DataDirectory {
+    let path: String
+    let store: LogStore
+    private let lock: CInt
+
+    /// Opens the directory, making it when it is missing, and locks it.
+    init(path: String) throws {
+        self.path = path
+        try Self.makeDirectory(path)
+        lock = open(path + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard lock >= 0 else { throw StartError("\(path): can't be written: \(Self.reason)") }
+        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+            throw StartError("\(path): another process uses this directory; stop it first, or name another with --data")
+        }
+        try Self.refuseForeignFiles(path)
+        try Self.makeDirectory(path + "/log")
+        do { store = try LogStore(path: path + "/log") } catch {
+            throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
+        }
+    }
+
+    deinit { close(lock) }
+
+    func statePath(_ number: UInt64) -> String { "\(path)/state-\(number)" }
+
+    func makeStateDirectory(_ number: UInt64) throws { try Self.makeDirectory(statePath(number)) }
+
+    /// A directory that holds other things was named by mistake; nothing in it is touched.
+    private static func refuseForeignFiles(_ path: String) throws {
+        let known: (String) -> Bool = { $0 == "lock" || $0 == "log" || $0 == "lost+found" || $0.hasPrefix("state-") }
+        let names = try listing(path)
+        if let foreign = names.sorted().first(where: { !known($0) }) {
+            throw StartError("\(path): holds '\(foreign)', which is not Banyan's; name an empty directory with --data")
+        }
+        if names.contains(where: { $0.hasPrefix("state-") }), !names.contains("log") {
+            throw StartError("\(path): has a state but no log; treat it as wiped: move it away")
+        }
+    }
+
+    private static func listing(_ path: String) throws -> [String] {
+        guard let directory = opendir(path) else { throw StartError("\(path): can't be read: \(reason)") }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name != "." && name != ".." { names.append(name) }
+        }
+        return names
+    }
+
+    private static func makeDirectory(_ path: String) throws {
+        guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
+            throw StartError("\(path): can't be made: \(reason)")
+        }
+    }
+
+    private static var reason: String { String(cString: strerror(errno)) }
+}

@@ -1,0 +1,333 @@
+import FileTree
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+import Raft
+import RaftLog
+import Transport
+import WireProtocol
+
+/// How a member is to be started.
+package struct ServerOptions: Sendable {
+    package var data: String
+    /// Nil: the directory's own, or 1 for a cluster of one.
+    package var id: UInt64?
+    /// The members, as id and address; empty for a cluster of one at `listen`.
+    package var cluster: [(id: UInt64, address: Address)]
+    package var isBootstrap: Bool
+    /// Nil: the address that the cluster list gives this member.
+    package var listen: Address?
+
+    package init(
+        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, listen: Address?
+    ) {
+        self.data = data
+        self.id = id
+        self.cluster = cluster.sorted { $0.id < $1.id }
+        self.isBootstrap = isBootstrap
+        self.listen = listen
+    }
+
+    /// The list in the form in which members compare it.
+    var clusterText: String { cluster.map { "\($0.id)=\($0.address)" }.joined(separator: ",") }
+}
+
+/// One member: its directory, its event loop and its port. It begins as a stranger that waits for its cluster, if the
+/// directory is new, and then runs as a `Replica`.
+///
+/// Everything but `start` and `stop` happens on the loop's thread.
+package final class Server {
+    private enum Phase {
+        case waiting(Bootstrap)
+        /// The state is being opened.
+        case starting
+        case running(Replica)
+        case ended
+    }
+
+    static let defaultAddress = "127.0.0.1:7400"
+
+    private let options: ServerOptions
+    private let directory: DataDirectory
+    private var identity: Identity
+    private let address: Address
+    private let loop: any EventLoop
+    private let logger: Logger
+    private let fatal: @Sendable (String) -> Void
+    private var phase = Phase.ended
+    private var port: (any Channel)?
+    private var lastConnection: UInt64 = 0
+    private var connections: [UInt64: FrameConnection] = [:]
+
+    /// Opens the directory and decides who this member is. Nothing runs yet.
+    ///
+    /// - Parameter fatal: called when the member can't go on: its disk failed, or it was refused for good.
+    package init(
+        _ options: ServerOptions, on loop: any EventLoop, logger: Logger, fatal: @escaping @Sendable (String) -> Void
+    ) throws {
+        var options = options
+        directory = try DataDirectory(path: options.data)
+        if let stored = try directory.store.identity() {
+            if let id = options.id, id != stored.memberID {
+                throw StartError("\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
+            }
+            options.id = stored.memberID
+            identity = stored
+        } else {
+            if options.cluster.isEmpty {
+                let listen = options.listen ?? Address(Self.defaultAddress)
+                options.id = options.id ?? 1
+                if let id = options.id, let listen { options.cluster = [(id, listen)] }
+            } else if options.cluster.count > 1, !options.isBootstrap {
+                throw StartError(
+                    "\(options.data): is empty. For the first start of a new cluster add --bootstrap on every member; "
+                        + "a member that lost its directory can't come back under its old name")
+            }
+            guard let id = options.id else {
+                throw StartError("say which member this is: --id ID, one of the ids of --cluster")
+            }
+            guard options.cluster.contains(where: { $0.id == id }) else {
+                throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
+            }
+            identity = Identity(memberID: id, incarnation: UInt64.random(in: 1...UInt64.max))
+            try directory.store.save(identity)
+        }
+        let memberID = identity.memberID
+        let recorded = identity.genesis?.members.first { $0.id == memberID }.flatMap { Address($0.address) }
+        let configured = recorded ?? options.cluster.first { $0.id == memberID }?.address
+        guard let address = options.listen ?? configured else {
+            throw StartError("say where to listen: --listen HOST:PORT")
+        }
+        self.address = address
+        self.options = options
+        self.loop = loop
+        self.logger = logger
+        self.fatal = fatal
+    }
+
+    package var description: String { "member \(identity.memberID) on \(address)" }
+
+    /// Listens, and runs. On the loop's thread.
+    package func start() -> EventLoopFuture<Void> {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        return Listener.bind(address, on: loop) { this.value.makeConnection() }.flatMapThrowing { channel in
+            try this.value.started(channel)
+        }
+    }
+
+    private func started(_ channel: any Channel) throws {
+        port = channel
+        if identity.genesis != nil {
+            try run()
+        } else if options.cluster.count == 1 {
+            try found(members: [(identity.memberID, identity.incarnation)])
+        } else {
+            logger.info("waiting for the other members", metadata: ["members": "\(options.clusterText)"])
+            let bootstrap = Bootstrap(
+                options: options, identity: identity, loop: loop, logger: logger,
+                complete: { [unowned self] in try found(members: $0) }, fatal: fatal)
+            phase = .waiting(bootstrap)
+            bootstrap.start()
+        }
+    }
+
+    // MARK: becoming a member
+
+    /// Draws the cluster's id and stores its first entry: this member is the one with the lowest id, and has heard all.
+    private func found(members: [(id: UInt64, incarnation: UInt64)]) throws {
+        let configuration = Configuration(
+            clusterID: UInt64.random(in: 1...UInt64.max),
+            members: options.cluster.compactMap { listed in
+                members.first { $0.id == listed.id }.map {
+                    Member(id: $0.id, peer: PeerID($0.incarnation), address: listed.address.description)
+                }
+            })
+        try join(configuration)
+    }
+
+    private func join(_ genesis: Configuration) throws {
+        try directory.store.found(identity, genesis: genesis)
+        identity.genesis = genesis
+        logger.info(
+            "cluster founded",
+            metadata: ["cluster": "\(String(genesis.clusterID, radix: 16))", "members": "\(genesis.text)"])
+        if case .waiting(let bootstrap) = phase { bootstrap.stop() }
+        try run()
+    }
+
+    private func run() throws {
+        phase = .starting
+        let started = Clock.now
+        let store = directory.store
+        let recovered = try store.recover()
+        let number = recovered.row.stateNumber
+        try directory.makeStateDirectory(number)
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let (loop, fatal) = (loop, fatal)
+        let logWriter = LogWriter(
+            store: store, row: recovered.row, lastIndex: recovered.log.lastIndex,
+            completed: { write in loop.execute { this.value.replica?.saved(write) } },
+            failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") })
+        let opened = loop.makePromise(of: Applied.self)
+        let stateThread = StateThread(
+            path: directory.statePath(number), log: store, opened: { opened.succeed($0) },
+            report: { report in loop.execute { this.value.replica?.reported(report) } },
+            failed: { error in
+                opened.fail(error)
+                fatal("the state can't be used: \(error)")
+            })
+        opened.futureResult.whenSuccess { applied in
+            this.value.run(recovered, applied, logWriter, stateThread, since: started)
+        }
+    }
+
+    private func run(
+        _ recovered: LogStore.Recovered, _ applied: Applied, _ logWriter: LogWriter, _ stateThread: StateThread,
+        since started: Nanoseconds
+    ) {
+        guard applied.index <= recovered.log.lastIndex, applied.index >= recovered.log.compactedIndex else {
+            fatal(
+                "\(options.data): the state (at \(applied.index)) does not fit the log "
+                    + "(\(recovered.log.firstIndex) to \(recovered.log.lastIndex)); treat this directory as wiped")
+            return
+        }
+        let core = RaftCore(
+            id: PeerID(identity.incarnation), hardState: recovered.row.hardState, log: recovered.log,
+            applied: applied.index, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
+        let replica = Replica(
+            loop: loop, identity: identity, core: core, applied: applied, logWriter: logWriter,
+            stateThread: stateThread, store: directory.store, logger: logger)
+        logger.info(
+            "recovered",
+            metadata: [
+                "entries": "\(recovered.log.lastIndex - recovered.log.compactedIndex)", "applied": "\(applied.index)",
+                "milliseconds": "\((Clock.now - started) / 1_000_000)",
+            ])
+        phase = .running(replica)
+        replica.start()
+    }
+
+    private var replica: Replica? {
+        if case .running(let replica) = phase { return replica }
+        return nil
+    }
+
+    /// Closes the port and every connection. On the loop's thread; the answer lets the threads finish, off the loop.
+    package func stop() -> @Sendable () -> Void {
+        port?.close(promise: nil)
+        let old = phase
+        phase = .ended
+        switch old {
+        case .running(let replica):
+            replica.stop()
+            let (logWriter, stateThread, reader) = replica.threads
+            return {
+                logWriter.close()
+                stateThread.close()
+                reader.close()
+            }
+        case .waiting(let bootstrap):
+            bootstrap.stop()
+            return {}
+        case .starting, .ended:
+            return {}
+        }
+    }
+
+    // MARK: connections
+
+    private func makeConnection() -> FrameConnection {
+        lastConnection += 1
+        return FrameConnection(
+            id: lastConnection, onFrame: { [unowned self] in received($1, on: $0) },
+            onClose: { [unowned self] connection, error in
+                connections[connection.id] = nil
+                replica?.closed(connection)
+                if let error = error as? ProtocolError {
+                    logger.warning("connection refused", metadata: ["reason": "\(error)"])
+                }
+            })
+    }
+
+    private func received(_ frame: Frame, on connection: FrameConnection) {
+        do {
+            if let hello = connection.hello {
+                try received(frame, from: hello, on: connection)
+            } else {
+                try greet(Hello(frame), on: connection)
+            }
+        } catch let goodbye as Goodbye {
+            logger.warning("connection refused", metadata: ["reason": "\(goodbye.reason)"])
+            connection.say(goodbye)
+        } catch let error as ProtocolError {
+            logger.warning("connection refused", metadata: ["reason": "\(error)"])
+            connection.say(Goodbye(.protocolError, error.description))
+        } catch {
+            fatal("\(error)")
+        }
+    }
+
+    private func received(_ frame: Frame, from hello: Hello, on connection: FrameConnection) throws {
+        switch (hello.role, phase) {
+        case (.client, .running(let replica)): replica.handleClient(frame, on: connection)
+        case (.client, _):
+            connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
+            connection.flush()
+        case (.peer, .running(let replica)) where frame.kind == .peerMessage: try replica.handlePeer(frame, from: hello)
+        case (.peer, .waiting) where frame.kind == .genesis:
+            var body = frame.body
+            guard let genesis = Configuration(from: &body),
+                genesis.members.contains(where: { $0.id == identity.memberID && $0.peer.rawValue == identity.incarnation }),
+                genesis.text == options.clusterText
+            else { throw ProtocolError.malformedBody(.genesis) }
+            try join(genesis)
+        // Every lane of every member brings the first entry, until this member's hello says that it has it.
+        case (.peer, .running) where frame.kind == .genesis: break
+        case (.peer, .waiting), (.peer, .starting), (.peer, .ended): break
+        case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
+        }
+    }
+
+    private func greet(_ hello: Hello, on connection: FrameConnection) throws {
+        guard hello.commonVersion != nil else {
+            throw Goodbye(
+                .noCommonVersion,
+                "this member speaks versions \(ProtocolVersion.lowest) to \(ProtocolVersion.highest) of the protocol")
+        }
+        if hello.role == .peer { try check(hello) }
+        connection.hello = hello
+        connections[connection.id] = connection
+        replica?.accept(connection)
+        var welcome = Welcome(
+            clusterID: identity.genesis?.clusterID ?? 0, memberID: identity.memberID,
+            incarnation: identity.incarnation, contentBytesMax: UInt32(FileTreeLimits.contentBytesMax),
+            members: identity.genesis?.text ?? options.clusterText)
+        welcome.isBootstrapping = identity.genesis == nil
+        connection.write { welcome.write(to: &$0) }
+        connection.flush()
+    }
+
+    /// Who may speak as a peer: a recorded incarnation of this cluster; while this member waits for its cluster, whoever
+    /// was given the same list.
+    private func check(_ hello: Hello) throws {
+        guard let genesis = identity.genesis else {
+            guard hello.members == options.clusterText else {
+                throw Goodbye(
+                    .differentMembers,
+                    "member \(identity.memberID) was started with --cluster \(options.clusterText), not \(hello.members)")
+            }
+            return
+        }
+        guard hello.clusterID == genesis.clusterID || (hello.clusterID == 0 && hello.isBootstrapping) else {
+            throw Goodbye(.wrongCluster, "member \(identity.memberID) belongs to another cluster")
+        }
+        let recorded = (replica?.core.configuration ?? genesis).members.first { $0.id == hello.memberID }
+        guard let recorded, recorded.peer.rawValue == hello.incarnation else {
+            throw Goodbye(
+                .unknownIncarnation,
+                "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
+                    + "under its old name")
+        }
+    }
+}

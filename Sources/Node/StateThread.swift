@@ -1,0 +1,194 @@
+import FileTree
+import NIOCore
+import Raft
+import RaftLog
+import Threads
+import WireProtocol
+
+/// Who waits for an answer.
+struct Waiter: Sendable {
+    var connection: UInt64
+    var requestID: UInt64
+}
+
+/// What the state thread tells the loop after each batch.
+struct StateReport: Sendable {
+    var applied: Applied
+    var durableIndex: Index
+    /// Whole frames, by connection, and how many answers they hold.
+    var answers: [UInt64: (frames: ByteBuffer, count: Int)] = [:]
+}
+
+/// The thread that owns the state environment's writes: it executes committed commands, and linearizable reads between
+/// them, and commits now and then.
+///
+/// The log is the write-ahead log of the state: after a crash the entries behind the last commit are executed again.
+final class StateThread: Sendable {
+    enum Work: Sendable {
+        /// Execute these records, the first of which has index `first`. `waiters` are as many, or none.
+        case apply(first: Index, records: [ByteBuffer], waiters: [Waiter?])
+        /// Execute entries that are no longer in memory.
+        case replay(ClosedRange<Index>)
+        case read(ByteBuffer, Waiter)
+        case commitIfDue
+    }
+
+    /// Commands, bytes and nanoseconds after which a commit is due. A commit of so few pages takes milliseconds.
+    static let uncommittedCommandsMax = 16_384
+    static let uncommittedBytesMax = 16 << 20
+    static let uncommittedNanosecondsMax: Nanoseconds = 1_000_000_000
+
+    private let thread: OwnedThread<Work>
+
+    /// Opens the state in `path` on the new thread.
+    ///
+    /// - Parameters:
+    ///   - opened: called once with what was applied before, before any report.
+    ///   - failed: the state is damaged or its disk failed; nothing more is executed.
+    init(
+        path: String, log: LogStore, opened: @escaping @Sendable (Applied) -> Void,
+        report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
+    ) {
+        thread = OwnedThread(name: "state") {
+            let executor: Executor
+            do throws(StateError) {
+                executor = Executor(tree: try DurableTree(environment: DurableTree.openEnvironment(path: path)), log: log)
+            } catch {
+                failed(error)
+                return (handle: { _ in }, finish: {})
+            }
+            opened(executor.tree.applied)
+            return (
+                handle: { batch in
+                    guard !executor.isBroken else { return }
+                    do throws(StateError) { report(try executor.run(batch)) } catch {
+                        executor.isBroken = true
+                        failed(error)
+                    }
+                },
+                finish: {
+                    // A clean end leaves nothing to execute again.
+                    if !executor.isBroken { try? executor.tree.commit() }
+                }
+            )
+        }
+    }
+
+    func send(_ work: Work) { thread.send(work) }
+
+    func close() { thread.close() }
+}
+
+/// The state thread's own data.
+private final class Executor {
+    let tree: DurableTree
+    let log: LogStore
+    var isBroken = false
+    private var lastCommit = Clock.now
+    private var report: StateReport
+
+    init(tree: DurableTree, log: LogStore) {
+        self.tree = tree
+        self.log = log
+        report = StateReport(applied: tree.applied, durableIndex: tree.durable.index)
+    }
+
+    func run(_ batch: [StateThread.Work]) throws(StateError) -> StateReport {
+        report.answers = [:]
+        for work in batch {
+            switch work {
+            case .apply(let first, let records, let waiters):
+                for (offset, record) in records.enumerated() {
+                    try apply(record, first + UInt64(offset), for: waiters.isEmpty ? nil : waiters[offset])
+                }
+            case .replay(let range): try replay(range)
+            case .read(let query, let waiter): try read(query, for: waiter)
+            case .commitIfDue: break
+            }
+            try commitIfDue()
+        }
+        report.applied = tree.applied
+        report.durableIndex = tree.durable.index
+        return report
+    }
+
+    private func apply(_ record: ByteBuffer, _ index: Index, for waiter: Waiter?) throws(StateError) {
+        var record = record
+        let entry: EntryRecord
+        do { entry = try EntryRecord(from: &record) } catch { throw .unknownFormat }
+        guard let waiter else {
+            var discarded = ByteBuffer()
+            try tree.apply(
+                index: index, term: entry.header.term, kind: entry.header.kind, payload: entry.payload,
+                answer: &discarded)
+            return
+        }
+        try answer(waiter) { frame throws(StateError) in
+            try tree.apply(
+                index: index, term: entry.header.term, kind: entry.header.kind, payload: entry.payload, answer: &frame)
+        }
+    }
+
+    private func replay(_ range: ClosedRange<Index>) throws(StateError) {
+        var failure: StateError?
+        do {
+            try log.scan(from: range.lowerBound) { entry in
+                guard range.contains(entry.header.index) else { return false }
+                var discarded = ByteBuffer()
+                do throws(StateError) {
+                    try tree.apply(
+                        index: entry.header.index, term: entry.header.term, kind: entry.header.kind,
+                        payload: entry.payload, answer: &discarded)
+                    try commitIfDue()
+                } catch {
+                    failure = error
+                    return false
+                }
+                return true
+            }
+        } catch {
+            throw .store(-1)
+        }
+        if let failure { throw failure }
+    }
+
+    private func read(_ query: ByteBuffer, for waiter: Waiter) throws(StateError) {
+        do throws(StateError) {
+            try answer(waiter) { frame throws(StateError) in try tree.answer(query, into: &frame) }
+        } catch {
+            // A rotten row is never served; the tree goes on with the rows that are sound.
+            guard case .corruptRow = error else { throw error }
+            var (frames, count) = report.answers[waiter.connection] ?? (ByteBuffer(), 0)
+            Refusal(.corrupt).write(to: &frames, requestID: waiter.requestID)
+            count += 1
+            report.answers[waiter.connection] = (frames, count)
+        }
+    }
+
+    private func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) throws(StateError) -> Void) throws(StateError) {
+        var (frames, count) = report.answers.removeValue(forKey: waiter.connection) ?? (ByteBuffer(), 0)
+        let start = frames.beginFrame(.result, requestID: waiter.requestID)
+        do throws(StateError) { try body(&frames) } catch {
+            frames.moveWriterIndex(to: start)
+            report.answers[waiter.connection] = (frames, count)
+            throw error
+        }
+        frames.endFrame(at: start)
+        count += 1
+        report.answers[waiter.connection] = (frames, count)
+    }
+
+    private func commitIfDue() throws(StateError) {
+        guard tree.uncommittedCommands > 0 else {
+            lastCommit = Clock.now
+            return
+        }
+        guard
+            tree.uncommittedCommands >= StateThread.uncommittedCommandsMax
+                || tree.uncommittedBytes >= StateThread.uncommittedBytesMax
+                || Clock.now - lastCommit >= StateThread.uncommittedNanosecondsMax
+        else { return }
+        try tree.commit()
+        lastCommit = Clock.now
+    }
+}

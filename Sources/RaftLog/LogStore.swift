@@ -1,0 +1,251 @@
+import Deflate
+import LMDB
+import NIOCore
+import Raft
+import WireProtocol
+
+/// What was wrong with a log's directory, or with the disk under it.
+package enum LogError: Error, Equatable, Sendable, CustomStringConvertible {
+    case store(Int32)
+    /// The hard state can't be read: the directory counts as wiped.
+    case unreadableHardState
+    /// An entry's checksum does not match, or an entry is missing. It may have been acknowledged, so it is never cut off.
+    case corruptEntry(Index)
+    /// Written by a version with another format.
+    case unknownFormat
+
+    package var description: String {
+        switch self {
+        case .store(let code): LMDBError(code: code).description
+        case .unreadableHardState: "the hard state can't be read: treat this directory as wiped"
+        case .corruptEntry(let index): "log entry \(index) is damaged or missing: this member must be repaired"
+        case .unknownFormat: "the log was written in a format that this version does not know"
+        }
+    }
+}
+
+/// Who a data directory belongs to.
+package struct Identity: Equatable, Sendable {
+    package var memberID: UInt64
+    package var incarnation: UInt64
+    /// The first entry's configuration; nil before the cluster was made.
+    package var genesis: Configuration?
+
+    package init(memberID: UInt64, incarnation: UInt64, genesis: Configuration? = nil) {
+        self.memberID = memberID
+        self.incarnation = incarnation
+        self.genesis = genesis
+    }
+}
+
+/// The durable log, hard state and identity of a member, in one LMDB environment that commits with full sync.
+///
+/// Database `entries`: key group (2, zero) and index (8), value an entry's record, exactly as it travels. Database
+/// `meta`, each value followed by a CRC32 of key and value:
+///
+///     'identity'   format (2): 1, member id (8), incarnation (8), then the genesis configuration or nothing
+///     'hard'       term (8), vote: 1 if given (1), vote (8), commit index (8),
+///                  compacted index (8), compacted term (8), number of the state's directory (8)
+///     'base'       the configuration at the compacted index
+// Sendable: the environment is; every other property is immutable.
+package final class LogStore: Sendable {
+    package static let mapBytes = 1 << 40
+    private static let format: UInt16 = 1
+
+    let environment: Environment
+    let entries: Database
+    let meta: Database
+
+    /// Opens, or creates, the log in the existing directory `path`.
+    package init(path: String) throws(LogError) {
+        do {
+            environment = try Environment(path: path, mapSize: Self.mapBytes, databases: 4)
+            entries = try environment.database("entries")
+            meta = try environment.database("meta")
+        } catch { throw .store(error.code) }
+    }
+
+    // MARK: identity
+
+    /// Nil in a new directory.
+    package func identity() throws(LogError) -> Identity? {
+        guard var row = try readMeta("identity") else { return nil }
+        guard let (format, id, incarnation) = row.readMultipleIntegers(as: (UInt16, UInt64, UInt64).self),
+            format == Self.format
+        else { throw .unknownFormat }
+        var identity = Identity(memberID: id, incarnation: incarnation)
+        if row.readableBytes > 0 {
+            guard let genesis = Configuration(from: &row) else { throw .unknownFormat }
+            identity.genesis = genesis
+        }
+        return identity
+    }
+
+    package func save(_ identity: Identity) throws(LogError) {
+        do {
+            var transaction = try environment.beginWrite()
+            try write(identity, &transaction)
+            try transaction.commit()
+        } catch { throw .store(error.code) }
+    }
+
+    /// Makes the directory a member's of a new cluster: its genesis configuration is the log's first entry, in term 1,
+    /// and the same on every member.
+    package func found(_ identity: Identity, genesis: Configuration) throws(LogError) {
+        var identity = identity
+        identity.genesis = genesis
+        var record = ByteBuffer()
+        var payload = ByteBuffer()
+        genesis.write(to: &payload)
+        let start = record.beginRecord(.configuration, index: 1, term: 1, length: payload.readableBytes)
+        record.writeImmutableBuffer(payload)
+        record.sealRecord(at: start)
+        do {
+            var transaction = try environment.beginWrite()
+            try write(identity, &transaction)
+            try append(record, at: 1, &transaction)
+            try write(HardStateRow(hardState: HardState(term: 1, vote: nil, commit: 1)), &transaction)
+            try writeMeta("base", payload, &transaction)
+            try transaction.commit()
+        } catch { throw .store(error.code) }
+    }
+
+    private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        var row = ByteBuffer()
+        row.writeMultipleIntegers(Self.format, identity.memberID, identity.incarnation)
+        identity.genesis?.write(to: &row)
+        try writeMeta("identity", row, &transaction)
+    }
+
+    // MARK: recovery
+
+    /// Everything that a member starts again from.
+    package struct Recovered: Sendable {
+        package var row: HardStateRow
+        package var log: LogView
+    }
+
+    /// Reads the whole log once and checks every entry's checksum.
+    package func recover() throws(LogError) -> Recovered {
+        guard var hardRow = try readMeta("hard"), let row = HardStateRow(from: &hardRow),
+            var base = try readMeta("base"), let configuration = Configuration(from: &base)
+        else { throw .unreadableHardState }
+        var headers: [EntryHeader] = []
+        var configurations = [IndexedConfiguration(index: row.compactedIndex, configuration: configuration)]
+        try scan(from: row.compactedIndex + 1) { record in
+            headers.append(record.header)
+            if record.header.kind == .configuration {
+                var payload = record.payload
+                guard let next = Configuration(from: &payload) else { return false }
+                configurations.append(IndexedConfiguration(index: record.header.index, configuration: next))
+            }
+            return true
+        }
+        let log = LogView(
+            compactedIndex: row.compactedIndex, compactedTerm: row.compactedTerm, entries: headers,
+            configurations: configurations)
+        return Recovered(row: row, log: log)
+    }
+
+    /// Visits the entries from `first` on until `visit` answers false.
+    package func scan(from first: Index, _ visit: (EntryRecord) -> Bool) throws(LogError) {
+        var failure: LogError?
+        do throws(LMDBError) {
+            let transaction = try environment.beginRead()
+            var cursor = try transaction.cursor(entries)
+            var expected = first
+            var goesOn = try cursor.seek(Self.key(first).span.bytes)
+            while goesOn {
+                var bytes = ByteBuffer()
+                cursor.value.withUnsafeBytes { _ = bytes.writeBytes($0) }
+                guard let record = try? EntryRecord(from: &bytes), record.header.index == expected else {
+                    failure = .corruptEntry(expected)
+                    break
+                }
+                guard visit(record) else { break }
+                expected += 1
+                goesOn = try cursor.next()
+            }
+        } catch {
+            failure = .store(error.code)
+        }
+        if let failure { throw failure }
+    }
+
+    // MARK: rows
+
+    static func key(_ index: Index) -> [UInt8] {
+        [0, 0] + (0..<8).map { UInt8(truncatingIfNeeded: index >> (56 - 8 * $0)) }
+    }
+
+    func append(_ record: ByteBuffer, at index: Index, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        let key = Self.key(index)
+        // The end of the log is the end of the table: filling its pages to the brim halves what a sync has to write.
+        try transaction.put(key.span.bytes, byteCount: record.readableBytes, in: entries, append: true) { page in
+            record.withUnsafeReadableBytes { page.copyMemory(from: $0) }
+        }
+    }
+
+    func write(_ row: HardStateRow, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        var bytes = ByteBuffer()
+        row.write(to: &bytes)
+        try writeMeta("hard", bytes, &transaction)
+    }
+
+    func writeMeta(_ name: String, _ value: ByteBuffer, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        let key = Array(name.utf8)
+        var row = value
+        row.writeInteger(Self.checksum(key, value))
+        let bytes = Array(row.readableBytesView)
+        try transaction.put(key.span.bytes, bytes.span.bytes, in: meta)
+    }
+
+    private func readMeta(_ name: String) throws(LogError) -> ByteBuffer? {
+        let key = Array(name.utf8)
+        var row = ByteBuffer()
+        do {
+            let transaction = try environment.beginRead()
+            guard let value = try transaction.get(key.span.bytes, in: meta) else { return nil }
+            value.withUnsafeBytes { _ = row.writeBytes($0) }
+        } catch { throw .store(error.code) }
+        guard row.readableBytes >= 4, let value = row.readSlice(length: row.readableBytes - 4),
+            row.readInteger(as: UInt32.self) == Self.checksum(key, value)
+        else { throw .unreadableHardState }
+        return value
+    }
+
+    private static func checksum(_ key: [UInt8], _ value: ByteBuffer) -> UInt32 {
+        var crc = CRC32()
+        crc.add(key.span.bytes)
+        value.withUnsafeReadableBytes { crc.add($0) }
+        return crc.value
+    }
+}
+
+/// The hard state, the log's bounds and the pointer to the state, which always change together.
+package struct HardStateRow: Equatable, Sendable {
+    package var hardState: HardState
+    package var compactedIndex: Index = 0
+    package var compactedTerm: Term = 0
+    /// The state lives in the directory `state-N`.
+    package var stateNumber: UInt64 = 1
+
+    init(hardState: HardState) { self.hardState = hardState }
+
+    init?(from row: inout ByteBuffer) {
+        guard
+            let (term, hasVote, vote, commit, index, compactedTerm, number) = row.readMultipleIntegers(
+                as: (UInt64, UInt8, UInt64, UInt64, UInt64, UInt64, UInt64).self)
+        else { return nil }
+        hardState = HardState(term: term, vote: hasVote == 0 ? nil : PeerID(vote), commit: commit)
+        compactedIndex = index
+        self.compactedTerm = compactedTerm
+        stateNumber = number
+    }
+
+    func write(to row: inout ByteBuffer) {
+        row.writeMultipleIntegers(
+            hardState.term, UInt8(hardState.vote == nil ? 0 : 1), hardState.vote?.rawValue ?? 0, hardState.commit,
+            compactedIndex, compactedTerm, stateNumber)
+    }
+}

@@ -1,0 +1,131 @@
+import Logging
+import NIOCore
+import NIOPosix
+import WireProtocol
+
+/// This member's own connection to a peer, for one lane. It connects, says hello, and comes back by itself after a
+/// break; what is sent while it is down is lost, as Raft allows.
+package final class PeerLink {
+    private enum State {
+        case idle
+        case connecting
+        /// The hello is out.
+        case greeting(FrameConnection)
+        case ready(FrameConnection)
+        case stopped
+    }
+
+    private static let backoffMax = TimeAmount.milliseconds(500)
+
+    package let address: Address
+    private let loop: any EventLoop
+    private let hello: () -> Hello
+    private let onWelcome: (PeerLink, FrameConnection, Welcome) -> Bool
+    private let onBreak: (PeerLink, Goodbye?) -> Void
+    private let onFrame: (PeerLink, FrameConnection, Frame) -> Void
+    private var state = State.idle
+    private var backoff = TimeAmount.milliseconds(20)
+    private var lastGoodbye: Goodbye?
+
+    /// - Parameters:
+    ///   - hello: what to say at each connection.
+    ///   - onWelcome: the peer answered; false ends the link.
+    ///   - onBreak: the connection is gone, with the peer's reason if it gave one.
+    ///   - onFrame: anything after the welcome.
+    package init(
+        to address: Address, on loop: any EventLoop, hello: @escaping () -> Hello,
+        onWelcome: @escaping (PeerLink, FrameConnection, Welcome) -> Bool,
+        onBreak: @escaping (PeerLink, Goodbye?) -> Void,
+        onFrame: @escaping (PeerLink, FrameConnection, Frame) -> Void = { _, _, _ in }
+    ) {
+        self.address = address
+        self.loop = loop
+        self.hello = hello
+        self.onWelcome = onWelcome
+        self.onBreak = onBreak
+        self.onFrame = onFrame
+    }
+
+    package var connection: FrameConnection? {
+        if case .ready(let connection) = state { return connection }
+        return nil
+    }
+
+    package func start() {
+        guard case .idle = state else { return }
+        state = .connecting
+        let this = NIOLoopBound(self, eventLoop: loop)
+        ClientBootstrap(group: loop)
+            .connectTimeout(.milliseconds(1000))
+            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelOption(.writeBufferWaterMark, value: .init(low: 1 << 20, high: FrameConnection.unflushedBytesMax))
+            .channelOption(Pipeline.userTimeout, value: Pipeline.unacknowledgedMillisecondsMax)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let link = this.value
+                    let connection = FrameConnection(
+                        id: 0, onFrame: { [link] in link.received($1, on: $0) },
+                        onClose: { [link] _, _ in link.broke() })
+                    try Pipeline.configure(channel, connection)
+                    if case .connecting = link.state { link.state = .greeting(connection) }
+                }
+            }
+            .connect(host: address.host, port: address.port)
+            .whenComplete { result in
+                switch result {
+                case .failure: this.value.broke()
+                case .success: this.value.greet()
+                }
+            }
+    }
+
+    /// Ends the link for good.
+    package func stop() {
+        let old = state
+        state = .stopped
+        switch old {
+        case .greeting(let connection), .ready(let connection): connection.close()
+        default: break
+        }
+    }
+
+    private func greet() {
+        guard case .greeting(let connection) = state else { return }
+        let hello = hello()
+        connection.write { hello.write(to: &$0) }
+        connection.flush()
+    }
+
+    private func received(_ frame: Frame, on connection: FrameConnection) {
+        do {
+            switch (state, frame.kind) {
+            case (_, .goodbye):
+                lastGoodbye = try Goodbye(frame)
+                connection.close()
+            case (.greeting, .welcome):
+                let welcome = try Welcome(frame)
+                state = .ready(connection)
+                backoff = .milliseconds(20)
+                if !onWelcome(self, connection, welcome) { stop() }
+            case (.ready, _): onFrame(self, connection, frame)
+            default: connection.close()
+            }
+        } catch {
+            connection.close()
+        }
+    }
+
+    private func broke() {
+        switch state {
+        case .stopped, .idle: return
+        case .connecting, .greeting, .ready: state = .idle
+        }
+        let goodbye = lastGoodbye
+        lastGoodbye = nil
+        onBreak(self, goodbye)
+        guard case .idle = state else { return }
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: backoff) { this.value.start() }
+        backoff = min(.nanoseconds(backoff.nanoseconds * 2), Self.backoffMax)
+    }
+}

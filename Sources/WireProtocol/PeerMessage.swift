@@ -1,0 +1,112 @@
+import NIOCore
+import Raft
+
+/// A message of the core between members:
+///
+///     0  8  sender's incarnation   8  8  addressee's   16  8  term   24  1  type   25  .  by type:
+///
+///     1 pre-vote, 2 vote                  last index (8), last term (8)
+///     3 pre-vote answer, 4 vote answer    granted (1)
+///     5 append                            previous index (8), previous term (8), commit (8), records to the end
+///     6 appended                          match (8)
+///     7 append refused                    index (8), hint index (8), hint term (8)
+///     8 heartbeat                         commit (8), round (8)
+///     9 heartbeat answer                  round (8)
+///     10 read index                       context (8)
+///     11 read index answer                context (8), known (1), index (8)
+package struct PeerMessage: Sendable {
+    package var message: Message
+    /// The records of an append, in the order of its entries.
+    package var records: ByteBuffer?
+}
+
+extension Message {
+    /// Writes the message; the records of an append must follow, `recordBytes` in all, in this or in other buffers.
+    package func writeHead(to buffer: inout ByteBuffer, recordBytes: Int = 0) {
+        let start = buffer.beginFrame(.peerMessage)
+        buffer.writeMultipleIntegers(from.rawValue, to.rawValue, term)
+        switch body {
+        case .preVote(let index, let lastTerm): buffer.writeMultipleIntegers(UInt8(1), index, lastTerm)
+        case .vote(let index, let lastTerm): buffer.writeMultipleIntegers(UInt8(2), index, lastTerm)
+        case .preVoteResponse(let granted): buffer.writeMultipleIntegers(UInt8(3), UInt8(granted ? 1 : 0))
+        case .voteResponse(let granted): buffer.writeMultipleIntegers(UInt8(4), UInt8(granted ? 1 : 0))
+        case .append(let append):
+            buffer.writeMultipleIntegers(UInt8(5), append.previousIndex, append.previousTerm, append.commit)
+        case .appendResponse(.accepted(let match)): buffer.writeMultipleIntegers(UInt8(6), match)
+        case .appendResponse(.rejected(let index, let hint, let hintTerm)):
+            buffer.writeMultipleIntegers(UInt8(7), index, hint, hintTerm)
+        case .heartbeat(let commit, let round): buffer.writeMultipleIntegers(UInt8(8), commit, round)
+        case .heartbeatResponse(let round): buffer.writeMultipleIntegers(UInt8(9), round)
+        case .readIndex(let context): buffer.writeMultipleIntegers(UInt8(10), context)
+        case .readIndexResponse(let context, let index):
+            buffer.writeMultipleIntegers(UInt8(11), context, UInt8(index == nil ? 0 : 1), index ?? 0)
+        case .installSnapshot:
+            preconditionFailure("a snapshot announces itself by its chunks")
+        }
+        buffer.endFrame(at: start, extra: recordBytes)
+    }
+}
+
+extension PeerMessage {
+    package init(_ frame: Frame) throws(ProtocolError) {
+        var body = frame.body
+        guard frame.kind == .peerMessage,
+            let (from, to, term, type) = body.readMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt8).self),
+            let content = try Self.content(type, &body, term: term)
+        else { throw .malformedBody(.peerMessage) }
+        message = Message(from: PeerID(from), to: PeerID(to), term: term, body: content)
+        // What is left of the body is an append's records.
+        if case .append = content { records = body }
+    }
+
+    private static func content(
+        _ type: UInt8, _ body: inout ByteBuffer, term: Term
+    ) throws(ProtocolError) -> Message.Body? {
+        switch type {
+        case 1: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .preVote(lastIndex: $0, lastTerm: $1) }
+        case 2: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .vote(lastIndex: $0, lastTerm: $1) }
+        case 3: return body.readInteger(as: UInt8.self).map { .preVoteResponse(granted: $0 != 0) }
+        case 4: return body.readInteger(as: UInt8.self).map { .voteResponse(granted: $0 != 0) }
+        case 5: return try append(&body, term: term).map { .append($0) }
+        case 6: return body.readInteger(as: UInt64.self).map { .appendResponse(.accepted(match: $0)) }
+        case 7:
+            return body.readMultipleIntegers(as: (UInt64, UInt64, UInt64).self).map {
+                .appendResponse(.rejected($0, hintIndex: $1, hintTerm: $2))
+            }
+        case 8: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .heartbeat(commit: $0, round: $1) }
+        case 9: return body.readInteger(as: UInt64.self).map { .heartbeatResponse(round: $0) }
+        case 10: return body.readInteger(as: UInt64.self).map { .readIndex(context: $0) }
+        case 11:
+            return body.readMultipleIntegers(as: (UInt64, UInt8, UInt64).self).map {
+                .readIndexResponse(context: $0, index: $1 == 0 ? nil : $2)
+            }
+        default: return nil
+        }
+    }
+
+    /// Reads and checks an append's records, and leaves `body` at their start. The indexes must follow each other and
+    /// the terms never fall, nor exceed the sender's: the core relies on it.
+    private static func append(_ body: inout ByteBuffer, term: Term) throws(ProtocolError) -> Message.Append? {
+        guard let (previousIndex, previousTerm, commit) = body.readMultipleIntegers(as: (UInt64, UInt64, UInt64).self)
+        else { return nil }
+        var append = Message.Append(
+            previousIndex: previousIndex, previousTerm: previousTerm, commit: commit, entries: [])
+        guard previousIndex < UInt64.max / 2 else { return nil }
+        var records = body
+        var last = (index: previousIndex, term: previousTerm)
+        while records.readableBytes > 0 {
+            let record = try EntryRecord(from: &records)
+            guard record.header.index == last.index + 1, record.header.term >= last.term, record.header.term <= term
+            else { return nil }
+            last = (record.header.index, record.header.term)
+            append.entries.append(record.header)
+            if record.header.kind == .configuration {
+                var payload = record.payload
+                guard let configuration = Configuration(from: &payload) else { return nil }
+                append.configurations.append(
+                    IndexedConfiguration(index: record.header.index, configuration: configuration))
+            }
+        }
+        return append
+    }
+}

@@ -1,0 +1,103 @@
+import NIOCore
+
+/// The answer to a request that was not executed, or of which that is not known.
+///
+///     0  2  code
+///     2  .  the leader's address, when the code is "not the leader" (length 2, bytes); else empty
+package struct Refusal: Error, Equatable, Sendable {
+    package enum Code: UInt16, Sendable {
+        /// Go to the leader.
+        case notLeader = 1
+        /// An election is under way, or there is no majority.
+        case noLeader = 2
+        /// Too much is under way; try again a little later.
+        case busy = 3
+        /// The client's deadline passed before the request was taken up.
+        case deadlinePassed = 4
+        /// A write was proposed, and whether it will happen is not known.
+        case unknownOutcome = 5
+        case unsupported = 6
+        case malformed = 7
+        /// The member's state is damaged; ask another.
+        case corrupt = 8
+        case shuttingDown = 9
+    }
+    package var code: Code
+    package var leader: String
+
+    package init(_ code: Code, leader: String = "") {
+        self.code = code
+        self.leader = leader
+    }
+
+    /// Whether the refusal proves that nothing was, or ever will be, changed by the request.
+    package var provesNothingHappened: Bool { code != .unknownOutcome }
+
+    package func write(to buffer: inout ByteBuffer, requestID: UInt64) {
+        buffer.writeFrame(.refusal, requestID: requestID) { body in
+            body.writeInteger(code.rawValue)
+            body.writeText(leader)
+        }
+    }
+
+    package init(_ frame: Frame) throws(ProtocolError) {
+        var body = frame.body
+        guard frame.kind == .refusal, let code = body.readInteger(as: UInt16.self).flatMap(Code.init(rawValue:)),
+            let leader = body.readText()
+        else { throw .malformedBody(.refusal) }
+        self.init(code, leader: leader)
+    }
+}
+
+/// What a member says of itself.
+///
+///     0   8  member id   8   8  term   16  8  commit index   24  8  applied index   32  16  digest at that index
+///     48  1  role: 0 follower, 1 candidate, 2 leader, 3 learner
+///     49  .  the list of members (length 2, bytes)
+///     .   .  the leader's address, or empty (length 2, bytes)
+package struct MemberStatus: Equatable, Sendable {
+    package enum Role: UInt8, Sendable { case follower = 0, candidate, leader, learner }
+
+    package var id: UInt64
+    package var term: UInt64
+    package var commit: UInt64
+    package var applied: UInt64
+    package var digest: UInt128
+    package var role: Role
+    package var members: String
+    package var leader: String
+
+    package init(
+        id: UInt64, term: UInt64, commit: UInt64, applied: UInt64, digest: UInt128, role: Role, members: String,
+        leader: String
+    ) {
+        self.id = id
+        self.term = term
+        self.commit = commit
+        self.applied = applied
+        self.digest = digest
+        self.role = role
+        self.members = members
+        self.leader = leader
+    }
+
+    package func write(to buffer: inout ByteBuffer, requestID: UInt64) {
+        buffer.writeFrame(.statusResult, requestID: requestID) { body in
+            body.writeMultipleIntegers(id, term, commit, applied, digest, role.rawValue)
+            body.writeText(members)
+            body.writeText(leader)
+        }
+    }
+
+    package init(_ frame: Frame) throws(ProtocolError) {
+        var body = frame.body
+        guard frame.kind == .statusResult,
+            let (id, term, commit, applied, digest, role) = body.readMultipleIntegers(
+                as: (UInt64, UInt64, UInt64, UInt64, UInt128, UInt8).self),
+            let role = Role(rawValue: role), let members = body.readText(), let leader = body.readText()
+        else { throw .malformedBody(.statusResult) }
+        self.init(
+            id: id, term: term, commit: commit, applied: applied, digest: digest, role: role, members: members,
+            leader: leader)
+    }
+}

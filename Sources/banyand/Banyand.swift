@@ -1,0 +1,157 @@
+import ArgumentParser
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+import Node
+import ServiceLifecycle
+import Transport
+
+@main
+struct Banyand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "banyand",
+        abstract: "A member of Banyan, a Raft-replicated file server.",
+        discussion: """
+            One member on this machine:
+              banyand --data DIR
+
+            Three members; on the first start of each, with the same list:
+              banyand --data DIR1 --id 1 --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT --bootstrap
+            and from then on, since the directory knows its cluster:
+              banyand --data DIR1
+
+            A directory belongs to one member of one cluster. SIGTERM and SIGINT end it cleanly.
+            """)
+
+    @Option(help: "The directory of this member's log and state; made when it is missing.")
+    var data: String
+
+    @Option(help: "Which member of --cluster this is.")
+    var id: UInt64?
+
+    @Option(help: "All members as ID=HOST:PORT,... Needed on the first start alone.")
+    var cluster: Cluster = Cluster(members: [])
+
+    @Flag(help: "This is the first start of a new cluster's members.")
+    var bootstrap = false
+
+    @Flag(help: ArgumentHelp("Join a running cluster.", visibility: .hidden))
+    var join = false
+
+    @Option(help: "Where to listen, as HOST:PORT, if not at this member's address in --cluster.")
+    var listen: Address?
+
+    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical.")
+    var logLevel: Logger.Level = .info
+
+    func validate() throws {
+        if join {
+            throw ValidationError("--join is not served by this version: found the cluster with all its members")
+        }
+        if !cluster.members.isEmpty, id == nil {
+            throw ValidationError("--cluster needs --id: which of its members is this?")
+        }
+    }
+
+    func run() async throws {
+        let level = logLevel
+        LoggingSystem.bootstrap { label in
+            var handler = StreamLogHandler.standardError(label: label)
+            handler.logLevel = level
+            return handler
+        }
+        var logger = Logger(label: "banyand")
+        if let id { logger[metadataKey: "member"] = "\(id)" }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let options = ServerOptions(
+            data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, listen: listen)
+        let service = ServerService(options: options, loop: loop, logger: logger)
+        do {
+            try await service.prepare()
+        } catch {
+            complain(Self.describe(error))
+            throw ExitCode.failure
+        }
+        let lifecycle = ServiceGroup(
+            configuration: ServiceGroupConfiguration(
+                services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        try await lifecycle.run()
+        try await group.shutdownGracefully()
+    }
+
+    private static func describe(_ error: any Error) -> String {
+        if let error = error as? IOError { return "can't listen: \(error)" }
+        return "\(error)"
+    }
+}
+
+/// The server as a service: it runs until it is told to stop.
+final class ServerService: Service {
+    private let options: ServerOptions
+    private let loop: any EventLoop
+    private let logger: Logger
+    private let server: EventLoopFuture<NIOLoopBound<Server>>
+
+    init(options: ServerOptions, loop: any EventLoop, logger: Logger) {
+        self.options = options
+        self.loop = loop
+        self.logger = logger
+        server = loop.submit {
+            let server = try Server(options, on: loop, logger: logger) { reason in
+                logger.critical("this member stops", metadata: ["reason": "\(reason)"])
+                complain(reason)
+                // Nothing is left to be saved: what was not synced was not acknowledged.
+                exit(1)
+            }
+            return NIOLoopBound(server, eventLoop: loop)
+        }
+    }
+
+    /// Opens the directory and the port.
+    func prepare() async throws {
+        try await server.flatMap { $0.value.start() }.get()
+        let description = try await server.map { $0.value.description }.get()
+        logger.info("listening", metadata: ["as": "\(description)"])
+    }
+
+    func run() async throws {
+        try await gracefulShutdown()
+        let finish = try await server.map { $0.value.stop() }.get()
+        finish()
+        logger.info("stopped")
+    }
+}
+
+/// One line on stderr, for whoever started the process.
+private func complain(_ reason: String) {
+    let line = Array("banyand: \(reason)\n".utf8)
+    _ = line.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
+}
+
+/// `1=host:port,2=host:port`
+struct Cluster: ExpressibleByArgument {
+    var members: [(id: UInt64, address: Address)]
+
+    init(members: [(id: UInt64, address: Address)]) { self.members = members }
+
+    init?(argument: String) {
+        members = []
+        for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+            let sides = part.split(separator: "=", maxSplits: 1)
+            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(String(sides[1])),
+                !members.contains(where: { $0.id == id })
+            else { return nil }
+            members.append((id, address))
+        }
+    }
+
+    var defaultValueDescription: String { "this member alone, on 127.0.0.1:7400" }
+}
+
+extension Address: ExpressibleByArgument {
+    public init?(argument: String) { self.init(argument) }
+}
+
+extension Logger.Level: @retroactive ExpressibleByArgument {}
