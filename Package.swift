@@ -4,9 +4,9 @@ import PackageDescription
 // The house: arrows point down only. A target imports what stands below it and nothing beside it.
 //
 //     banyand   banyan   banyan-load               thin executables: parse, call, print
-//     Node      Mirror   LoadGenerator             a running member; the tools' engines
+//     Node      LoadGenerator                      a running member; the load tool's engine
 //     Transport BanyanClient                       sockets
-//     RaftLog   Snapshots                          the durable log and hard state; snapshot files
+//     RaftLog                                      the durable log and hard state
 //     FileTree  WireProtocol                       commands, queries, apply; frames
 //     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
 //     CLMDB     CZlib                              system libraries
@@ -65,9 +65,6 @@ let package = Package(
             name: "RaftLog",
             dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", nioCore, collections], swiftSettings: strict),
         .target(
-            name: "Snapshots", dependencies: ["Deflate", "FileTree", "Raft", nioCore, crypto], swiftSettings: strict),
-
-        .target(
             name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging, collections],
             swiftSettings: strict),
         .target(
@@ -77,13 +74,15 @@ let package = Package(
         .target(
             name: "Node",
             dependencies: [
-                "Transport", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
+                "Transport", "RaftLog", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
                 logging, collections,
             ], swiftSettings: strict),
-        .target(name: "Mirror", dependencies: ["BanyanClient", nioCore], swiftSettings: strict),
         .target(
             name: "LoadGenerator",
-            dependencies: ["BanyanClient", nioCore, .product(name: "Histogram", package: "hdrhistogram-swift")],
+            dependencies: [
+                "BanyanClient", "FileTree", "WireProtocol", nioCore, nioPosix,
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
             swiftSettings: strict),
 
         .executableTarget(
@@ -92,9 +91,10 @@ let package = Package(
                 "Node", "Transport", logging, arguments, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
-            name: "banyan", dependencies: ["BanyanClient", "Mirror", arguments], swiftSettings: strict),
+            name: "banyan", dependencies: ["BanyanClient", arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyan-load", dependencies: ["LoadGenerator", arguments], swiftSettings: strict),
+
     ],
     swiftLanguageModes: [.v6]
 )

@@ -205,6 +205,7 @@ package final class Server {
                 "milliseconds": "\((Clock.now - started) / 1_000_000)",
             ])
         phase = .running(replica)
+        for connection in connections.values { replica.accept(connection) }
         replica.start()
     }
 

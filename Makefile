@@ -1,0 +1,39 @@
+# Banyan. `make help` lists what there is.
+
+SHELL := /bin/bash
+SWIFT ?= swift
+
+.PHONY: help run build test lint format clean packages
+
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: build ## Build, then run a local cluster of three members in the foreground.
+	@"$$($(SWIFT) build -c release --show-bin-path)/banyan" local
+
+build: packages ## Build the programs for release.
+	$(SWIFT) build -c release
+	@echo "built: $$($(SWIFT) build -c release --show-bin-path)/{banyand,banyan,banyan-load}"
+
+test: packages ## Build for debugging and run all tests.
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build
+
+lint: ## Check the form of all Swift sources.
+	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
+
+format: ## Bring all Swift sources into form.
+	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests
+
+clean: ## Remove what was built, and the data of `make run`.
+	rm -rf .build .banyan-local
+
+# The C libraries underneath, from Debian's or Ubuntu's packages.
+packages:
+	@if ! pkg-config --exists lmdb zlib 2>/dev/null; then \
+	  echo "installing liblmdb-dev, zlib1g-dev and pkg-config"; \
+	  if [ "$$(id -u)" = 0 ]; then as=; \
+	  elif command -v sudo >/dev/null; then as=sudo; \
+	  else echo "liblmdb-dev, zlib1g-dev and pkg-config are missing; install them as root, e.g. apt-get install liblmdb-dev zlib1g-dev pkg-config" >&2; exit 1; fi; \
+	  $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends liblmdb-dev zlib1g-dev pkg-config; \
+	fi

@@ -1,0 +1,92 @@
+import ArgumentParser
+import Foundation
+import LoadGenerator
+
+@main
+struct BanyanLoad: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "banyan-load",
+        abstract: "Put closed-loop load on a Banyan cluster and measure it.",
+        discussion: """
+            Each client sends its next request when the last one was answered. Gets and listings are linearizable. The
+            files stand in /load, in 100 directories; get and list write them first. The exit code is 1 when an
+            operation failed.
+            """)
+
+    @Option(help: ArgumentHelp("Addresses of members.", valueName: "host:port,..."))
+    var nodes: String = ProcessInfo.processInfo.environment["BANYAN_NODES"] ?? "127.0.0.1:7400"
+    @Option(help: "put, get or list.") var workload: Load.Workload = .put
+    @Option(help: "How many requests are under way at once.") var clients = 256
+    @Option(help: "Over how many connections.") var connections = 16
+    @Option(help: "Bytes of a file.") var size = 256
+    @Option(help: "How many files.") var files = 10_000
+    @Option(help: "How long to measure, as in 10s.") var duration: Seconds = Seconds(value: 10)
+    @Option(help: "How long to run before that.") var warmup: Seconds = Seconds(value: 2)
+    @Option(help: ArgumentHelp("Write the result as JSON; - is standard output.", valueName: "file")) var json: String?
+
+    func validate() throws {
+        guard clients > 0, connections > 0, files > 0, (0...(1 << 20)).contains(size) else {
+            throw ValidationError("--clients, --connections and --files must be positive, --size from 0 to 1048576")
+        }
+    }
+
+    private struct Report: Encodable {
+        let system = "banyan"
+        let workload: String
+        let clients: Int
+        let connections: Int
+        let size: Int
+        let files: Int
+        let operations: Int
+        let operations_per_second: Double
+        let errors: Int
+        let latency_ms: [String: Double]
+    }
+
+    func run() async throws {
+        let load = Load(
+            nodes: nodes.split(separator: ",").map(String.init), workload: workload, clients: clients,
+            connections: connections, size: size, files: files, duration: .milliseconds(Int64(duration.value * 1000)),
+            warmup: .milliseconds(Int64(warmup.value * 1000)))
+        let result = try await LoadGenerator.run(load)
+        let at = { Double(result.latency.valueAtPercentile($0)) / 1000 }
+        let report = Report(
+            workload: workload.rawValue, clients: clients, connections: load.connections, size: size, files: files,
+            operations: result.operations, operations_per_second: Double(result.operations) / result.seconds,
+            errors: result.errors,
+            latency_ms: [
+                "p50": at(50), "p90": at(90), "p99": at(99), "p999": at(99.9), "max": Double(result.latency.max) / 1000,
+            ])
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        let encoded = try encoder.encode(report)
+        if let json, json != "-" { try encoded.write(to: URL(fileURLWithPath: json)) }
+        if json == "-" {
+            print(String(decoding: encoded, as: UTF8.self))
+        } else {
+            print(
+                """
+                \(workload.rawValue)  \(clients) clients on \(load.connections) connections, \(size) bytes, \(files) files
+                operations   \(result.operations) in \(duration.value) s: \(Int(report.operations_per_second)) per second
+                latency ms   p50 \(at(50))  p90 \(at(90))  p99 \(at(99))  p99.9 \(at(99.9))  max \(Double(result.latency.max) / 1000)
+                errors       \(result.errors)\(result.firstError.map { ", the first: \($0)" } ?? "")
+                """)
+        }
+        if result.errors > 0 { throw ExitCode.failure }
+    }
+}
+
+struct Seconds: ExpressibleByArgument {
+    var value: Double
+    init(value: Double) { self.value = value }
+
+    init?(argument: String) {
+        let digits = argument.hasSuffix("s") ? String(argument.dropLast()) : argument
+        guard let value = Double(digits), value >= 0, value < 86_400 else { return nil }
+        self.value = value
+    }
+
+    var defaultValueDescription: String { "\(Int(value))s" }
+}
+
+extension Load.Workload: ExpressibleByArgument {}

@@ -1,0 +1,160 @@
+import ArgumentParser
+import BanyanClient
+import Foundation
+
+@main
+struct Banyan: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "banyan",
+        abstract: "Files in a Banyan cluster: put, get, list, move, remove.",
+        discussion: """
+            Paths are absolute, as in /etc/app/limits.conf. Name the members with --nodes, or once for all with
+              export BANYAN_NODES=127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403
+            Any one of them will do: the client finds the leader.
+
+            Exit codes: 0 done; 1 the operation failed; 2 wrong usage; 3 no such path; 4 a condition did not hold;
+            5 the cluster can't be reached, has no quorum, or the outcome of a write is unknown.
+            """,
+        subcommands: [
+            PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
+            MakeDirectoryCommand.self, MoveCommand.self, StatusCommand.self, LocalCommand.self,
+        ])
+
+    static func main() async {
+        do {
+            var command = try parseAsRoot(commandFirst(Array(CommandLine.arguments.dropFirst())))
+            if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+        } catch {
+            finish(error)
+        }
+    }
+
+    /// Moves the options that stand before the command behind it: `banyan --json ls /` is `banyan ls --json /`.
+    private static func commandFirst(_ arguments: [String]) -> [String] {
+        var rest = arguments[...]
+        var options: [String] = []
+        while let option = rest.first, option == "--json" || option.hasPrefix("--nodes") || option.hasPrefix("--timeout") {
+            rest.removeFirst()
+            options.append(option)
+            if option == "--nodes" || option == "--timeout", let value = rest.popFirst() { options.append(value) }
+        }
+        guard let command = rest.popFirst() else { return arguments }
+        return [command] + options + rest
+    }
+
+    /// Ends the process with one line on stderr and the exit code that scripts rely on.
+    private static func finish(_ error: any Error) -> Never {
+        if let failure = error as? CommandFailure {
+            FileHandle.standardError.write(Data("banyan: \(failure.message)\n".utf8))
+            Foundation.exit(failure.exitCode)
+        }
+        if let code = error as? ExitCode { Foundation.exit(code.rawValue) }
+        let code = exitCode(for: error)
+        let text = fullMessage(for: error)
+        if code == .success {
+            print(text)
+            Foundation.exit(0)
+        }
+        FileHandle.standardError.write(Data("\(text)\n".utf8))
+        // ArgumentParser's code for wrong usage is sysexits' 64.
+        Foundation.exit(2)
+    }
+}
+
+/// What went wrong, in one line, and the exit code for it.
+struct CommandFailure: Error {
+    let message: String
+    let exitCode: Int32
+
+    init(_ message: String, exitCode: Int32 = 1) {
+        self.message = message
+        self.exitCode = exitCode
+    }
+
+    init(_ error: BanyanError, at path: String) {
+        message = "\(path): \(error)"
+        exitCode =
+            switch error {
+            case .notFound: 3
+            case .conditionFailed: 4
+            case .unknownOutcome, .unreachable, .noQuorum: 5
+            default: 1
+            }
+    }
+}
+
+/// The options that every command takes.
+struct ClusterOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Addresses of members, one at least (or BANYAN_NODES).", valueName: "host:port,..."))
+    var nodes: String?
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @Option(help: ArgumentHelp("How long to try, as in 500ms, 5s or 1m.", valueName: "duration"))
+    var timeout: Timeout = Timeout(duration: .seconds(5))
+
+    /// Runs `body` with a client, and turns what it throws into one line about `path`.
+    func withClient<Result: Sendable>(
+        _ path: String, _ body: (BanyanClient) async throws -> Result
+    ) async throws -> Result {
+        let text = nodes ?? ProcessInfo.processInfo.environment["BANYAN_NODES"] ?? "127.0.0.1:7400"
+        let list = text.split(separator: ",").map(String.init)
+        guard !list.isEmpty, list.allSatisfy({ Int($0.drop { $0 != ":" }.dropFirst()) != nil }) else {
+            throw CommandFailure("--nodes is a list of HOST:PORT, not '\(text)'", exitCode: 2)
+        }
+        let client = BanyanClient(nodes: list, timeout: timeout.duration)
+        do {
+            let result = try await body(client)
+            await client.close()
+            return result
+        } catch {
+            await client.close()
+            guard let error = error as? BanyanError else { throw error }
+            throw CommandFailure(error, at: path)
+        }
+    }
+
+    /// Prints `value` as JSON, or else `text`.
+    func show(_ value: some Encodable, _ text: @autoclosure () -> String) throws {
+        guard json else {
+            let text = text()
+            if !text.isEmpty { print(text) }
+            return
+        }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    }
+}
+
+struct Timeout: ExpressibleByArgument {
+    var duration: Duration
+
+    init(duration: Duration) { self.duration = duration }
+
+    init?(argument: String) {
+        let units: [(String, Double)] = [("ms", 0.001), ("s", 1), ("m", 60)]
+        guard let (suffix, seconds) = units.first(where: { argument.hasSuffix($0.0) }),
+            let number = Double(argument.dropLast(suffix.count)), number > 0, number * seconds < 86_400
+        else { return nil }
+        duration = .milliseconds(Int64(number * seconds * 1000))
+    }
+
+    var defaultValueDescription: String { "5s" }
+}
+
+/// The condition of a write, for scripts that must not overwrite what they have not seen.
+struct ConditionOptions: ParsableArguments {
+    @Flag(name: .customLong("if-absent"), help: "Only if nothing is at the path; else exit with 4.")
+    var ifAbsent = false
+
+    @Option(name: .customLong("if-revision"), help: "Only if the path is at this revision; else exit with 4.")
+    var ifRevision: UInt64?
+
+    func validate() throws {
+        if ifAbsent && ifRevision != nil { throw ValidationError("--if-absent and --if-revision exclude each other") }
+    }
+
+    var condition: WriteCondition { ifAbsent ? .absent : ifRevision.map { .revision($0) } ?? .always }
+}

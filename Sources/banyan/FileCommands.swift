@@ -1,0 +1,265 @@
+import ArgumentParser
+import BanyanClient
+import Foundation
+
+/// What a write prints with `--json`.
+struct WriteResult: Encodable {
+    let path: String
+    let revision: UInt64
+}
+
+/// What `stat` and `ls` print with `--json`.
+struct EntryResult: Encodable {
+    let path: String
+    let kind: String
+    let size: UInt64
+    let mode: String
+    let modified: String
+    let revision: UInt64
+
+    init(path: String, _ info: FileInfo) {
+        self.path = path
+        kind = info.kind.rawValue
+        size = info.size
+        mode = String(info.mode, radix: 8)
+        modified = Self.date(info)
+        revision = info.revision
+    }
+
+    static func date(_ info: FileInfo) -> String {
+        Date(timeIntervalSince1970: Double(info.modificationTime) / 1e9).formatted(.iso8601)
+    }
+}
+
+struct PutCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "put", abstract: "Write a file (up to 1 MiB) and the directories above it.",
+        discussion: "When it ends with 0, the file is on the disks of a majority of the members.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var conditions: ConditionOptions
+    @Argument(help: "The path in the cluster.") var path: String
+    @Argument(help: "The file to read; - or nothing reads standard input.") var file: String = "-"
+
+    func run() async throws {
+        let (content, mode) = try read()
+        try await cluster.withClient(path) { client in
+            let revision = try await client.put(path, content, mode: mode, if: conditions.condition)
+            try cluster.show(WriteResult(path: path, revision: revision), "\(path) is at revision \(revision)")
+        }
+    }
+
+    private func read() throws -> ([UInt8], UInt16) {
+        if file == "-" { return (Array(FileHandle.standardInput.readDataToEndOfFile()), 0o644) }
+        do {
+            let content = try Data(contentsOf: URL(fileURLWithPath: file))
+            let attributes = try FileManager.default.attributesOfItem(atPath: file)
+            let mode = (attributes[.posixPermissions] as? NSNumber)?.uint16Value ?? 0o644
+            return (Array(content), mode)
+        } catch {
+            throw CommandFailure("\(file): can't be read: \(error.localizedDescription)")
+        }
+    }
+}
+
+struct GetCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "get", abstract: "Read a file.",
+        discussion: "It shows what was last acknowledged, whichever member is asked.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @Argument(help: "The path in the cluster.") var path: String
+    @Option(name: .shortAndLong, help: "Write to this file instead of standard output.") var output: String?
+
+    func run() async throws {
+        let (content, info) = try await cluster.withClient(path) { try await $0.get(path) }
+        guard let output else {
+            FileHandle.standardOutput.write(Data(content))
+            return
+        }
+        do {
+            try Data(content).write(to: URL(fileURLWithPath: output), options: .atomic)
+            try FileManager.default.setAttributes([.posixPermissions: NSNumber(value: info.mode)], ofItemAtPath: output)
+        } catch {
+            throw CommandFailure("\(output): can't be written: \(error.localizedDescription)")
+        }
+        if cluster.json { try cluster.show(EntryResult(path: path, info), "") }
+    }
+}
+
+struct ListCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ls", abstract: "List a directory, ordered by the names' bytes.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @Argument(help: "The directory.") var path: String = "/"
+    @Flag(name: .short, help: "With mode, size, time and revision.") var long = false
+    @Flag(name: .customShort("R"), help: "With everything below it.") var recursive = false
+
+    func run() async throws {
+        let entries = try await cluster.withClient(path) { try await list($0) }
+        if cluster.json {
+            try cluster.show(entries.map { EntryResult(path: $0.path, $0.info) }, "")
+        } else {
+            for (path, info) in entries { print(line(recursive ? path : String(path.split(separator: "/").last ?? ""), info)) }
+        }
+    }
+
+    private func list(_ client: BanyanClient) async throws -> [(path: String, info: FileInfo)] {
+        var found: [(path: String, info: FileInfo)] = []
+        var directories = [path]
+        while let directory = directories.popLast() {
+            var (after, hasMore) = ("", true)
+            var below: [String] = []
+            while hasMore {
+                let page = try await client.list(directory, after: after)
+                for entry in page.entries {
+                    let path = directory.hasSuffix("/") ? directory + entry.name : "\(directory)/\(entry.name)"
+                    found.append((path, entry.info))
+                    if recursive, entry.info.kind == .directory { below.append(path) }
+                }
+                hasMore = page.hasMore
+                after = page.entries.last?.name ?? ""
+            }
+            directories += below.reversed()
+        }
+        return found
+    }
+
+    private func line(_ name: String, _ info: FileInfo) -> String {
+        let shown = info.kind == .directory ? name + "/" : name
+        guard long else { return shown }
+        let mode = String(info.mode, radix: 8)
+        let columns = [
+            info.kind == .directory ? "d" : "-", mode, pad("\(info.size)", 9), EntryResult.date(info),
+            pad("\(info.revision)", 9), shown,
+        ]
+        return columns.joined(separator: " ")
+    }
+
+    private func pad(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(0, width - text.count)) + text
+    }
+}
+
+struct StatCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stat", abstract: "Show a file's or a directory's size, mode, time and revision.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @Argument(help: "The path in the cluster.") var path: String
+
+    func run() async throws {
+        let info = try await cluster.withClient(path) { try await $0.stat(path) }
+        let result = EntryResult(path: path, info)
+        try cluster.show(
+            result,
+            """
+            path      \(path)
+            kind      \(result.kind)
+            size      \(info.size)
+            mode      \(result.mode)
+            modified  \(result.modified)
+            revision  \(info.revision)
+            """)
+    }
+}
+
+struct RemoveCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rm", abstract: "Remove a file or an empty directory; with -r all below it, at once.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var conditions: ConditionOptions
+    @Argument(help: "The path in the cluster.") var path: String
+    @Flag(name: .short, help: "A directory with all below it.") var recursive = false
+
+    func run() async throws {
+        try await cluster.withClient(path) { client in
+            let revision = try await client.remove(path, recursive: recursive, if: conditions.condition)
+            try cluster.show(WriteResult(path: path, revision: revision), "\(path) was removed at revision \(revision)")
+        }
+    }
+}
+
+struct MakeDirectoryCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "mkdir", abstract: "Make a directory.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @Argument(help: "The path in the cluster.") var path: String
+    @Flag(name: .short, help: "Make the directories above it too, and accept one that is there.") var parents = false
+
+    func run() async throws {
+        try await cluster.withClient(path) { client in
+            let revision = try await client.makeDirectory(path, withParents: parents)
+            try cluster.show(WriteResult(path: path, revision: revision), "\(path) is at revision \(revision)")
+        }
+    }
+}
+
+struct MoveCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "mv", abstract: "Move a file, or a directory with all below it, in one step.",
+        discussion: "--if-absent is asked of the destination, --if-revision of the source.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var conditions: ConditionOptions
+    @Argument(help: "The path to move.") var source: String
+    @Argument(help: "Its new path. A file there is replaced.") var destination: String
+
+    func run() async throws {
+        try await cluster.withClient("\(source) to \(destination)") { client in
+            let revision = try await client.move(source, to: destination, if: conditions.condition)
+            try cluster.show(
+                WriteResult(path: destination, revision: revision), "\(destination) is at revision \(revision)")
+        }
+    }
+}
+
+struct StatusCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status", abstract: "Show each member: role, term, indexes, and the digest of its tree.",
+        discussion: "Members with the same applied index have the same digest.")
+
+    private struct Status: Encodable { let members: [Row] }
+
+    private struct Row: Encodable {
+        let id: UInt64
+        let address: String
+        let role: String
+        let term: UInt64
+        let commit_index: UInt64
+        let applied_index: UInt64
+        let digest: String
+    }
+
+    @OptionGroup var cluster: ClusterOptions
+
+    func run() async throws {
+        let members = try await cluster.withClient("status") { try await $0.status() }
+        let rows = members.map { member in
+            Row(
+                id: member.id, address: member.address, role: member.role, term: member.term,
+                commit_index: member.commitIndex, applied_index: member.appliedIndex, digest: member.digest)
+        }
+        let table = rows.map { row in
+            [
+                "\(row.id)", row.address, row.role, "\(row.term)", "\(row.commit_index)", "\(row.applied_index)",
+                row.digest,
+            ]
+        }
+        try cluster.show(
+            Status(members: rows),
+            Self.aligned([["id", "address", "role", "term", "commit", "applied", "digest"]] + table))
+        if !members.contains(where: { $0.role == "leader" }) {
+            throw CommandFailure("status: no member leads; a majority must run", exitCode: 5)
+        }
+    }
+
+    private static func aligned(_ rows: [[String]]) -> String {
+        let widths = (0..<(rows.first?.count ?? 0)).map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.map { row in
+            zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }.joined(separator: "  ")
+        }.joined(separator: "\n")
+    }
+}

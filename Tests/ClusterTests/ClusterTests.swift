@@ -1,0 +1,145 @@
+import BanyanClient
+import Foundation
+import Testing
+
+@Suite("Three real members", .serialized)
+struct ClusterTests {
+    @Test("a put through any member is read from every member")
+    func putAndGetAnywhere() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        for (number, address) in cluster.addresses.enumerated() {
+            let client = BanyanClient(nodes: [address], timeout: .seconds(10))
+            _ = try await client.put("/etc/app/\(number).conf", Array("value \(number)".utf8))
+            await client.close()
+        }
+        for address in cluster.addresses {
+            let client = BanyanClient(nodes: [address], timeout: .seconds(10))
+            for number in 0..<3 {
+                let (content, _) = try await client.get("/etc/app/\(number).conf")
+                #expect(content == Array("value \(number)".utf8))
+            }
+            await client.close()
+        }
+    }
+
+    @Test("after the leader is killed, every acknowledged put is there and new ones go on")
+    func killedLeader() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        let leader = try await cluster.leader()
+        var acknowledged: [String] = []
+        for number in 0..<200 {
+            if number == 100 { try cluster.signal(leader, SIGKILL) }
+            do {
+                _ = try await client.put("/f/\(number)", Array("\(number)".utf8))
+                acknowledged.append("\(number)")
+            } catch BanyanError.unknownOutcome {
+                // The answer was on its way when the leader died: either is right.
+            }
+        }
+        #expect(acknowledged.count >= 190)
+        try cluster.start(leader)
+        for name in acknowledged {
+            let (content, _) = try await client.get("/f/\(name)")
+            #expect(content == Array(name.utf8))
+        }
+        try await expectEqualDigests(cluster, client)
+        await client.close()
+    }
+
+    @Test("without a majority a put ends with exit code 5, and works again when one member is back")
+    func lostMajority() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let leader = try await cluster.leader()
+        let others = [1, 2, 3].filter { $0 != leader }
+        try cluster.signal(leader, SIGKILL)
+        try cluster.signal(others[0], SIGKILL)
+        let nodes = cluster.addresses.joined(separator: ",")
+        let put = ["--nodes", nodes, "--timeout", "2s", "put", "/a", "/proc/self/cmdline"]
+        let refused = try cluster.run("banyan", put)
+        #expect(refused.code == 5, "\(refused.errors)")
+        try cluster.start(others[0])
+        _ = try await cluster.leader()
+        let done = try cluster.run("banyan", ["--nodes", nodes, "--timeout", "10s", "put", "/a", "/proc/self/cmdline"])
+        #expect(done.code == 0, "\(done.errors)")
+    }
+
+    @Test("all members killed at once keep every acknowledged put")
+    func allKilled() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        for number in 0..<300 { _ = try await client.put("/all/\(number)", Array("\(number)".utf8)) }
+        for id in 1...3 { try cluster.signal(id, SIGKILL) }
+        for id in 1...3 { try cluster.start(id) }
+        for number in 0..<300 {
+            let (content, _) = try await client.get("/all/\(number)")
+            #expect(content == Array("\(number)".utf8))
+        }
+        await client.close()
+    }
+
+    @Test("a member whose directory was wiped is refused, with and without --bootstrap")
+    func wipedMember() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        try cluster.signal(2, SIGKILL)
+        try FileManager.default.removeItem(atPath: cluster.directory(2))
+        let list = cluster.ports.enumerated().map { "\($0 + 1)=127.0.0.1:\($1)" }.joined(separator: ",")
+        let arguments = ["--data", cluster.directory(2), "--id", "2", "--cluster", list]
+        let bare = try cluster.run("banyand", arguments)
+        #expect(bare.code == 1)
+        #expect(bare.errors.contains("--bootstrap"))
+        let bootstrapped = try cluster.run("banyand", arguments + ["--bootstrap"])
+        #expect(bootstrapped.code == 1)
+        #expect(bootstrapped.errors.contains("another directory"), "\(bootstrapped.errors)")
+    }
+
+    @Test("a stopped leader that comes back serves no old read, and disturbs no term")
+    func stoppedLeader() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        _ = try await client.put("/x", Array("old".utf8))
+        let old = try await cluster.leader()
+        try cluster.signal(old, SIGSTOP)
+        let others = BanyanClient(
+            nodes: cluster.addresses.enumerated().filter { $0.offset != old - 1 }.map(\.element), timeout: .seconds(10))
+        _ = try await others.put("/x", Array("new".utf8))
+        let term = try await others.status().map(\.term).max()
+        try cluster.signal(old, SIGCONT)
+        let returned = BanyanClient(nodes: [cluster.addresses[old - 1]], timeout: .seconds(10))
+        let (content, _) = try await returned.get("/x")
+        #expect(content == Array("new".utf8))
+        try await expectEqualDigests(cluster, client)
+        #expect(try await others.status().map(\.term).max() == term)
+        for client in [client, others, returned] { await client.close() }
+    }
+
+    @Test("the command line's exit codes tell what happened")
+    func exitCodes() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let nodes = ["--nodes", cluster.addresses[0]]
+        let expected: [([String], Int32)] = [
+            (["put", "/d/f", "/proc/self/cmdline"], 0), (["put", "/d/f", "/proc/self/cmdline", "--if-absent"], 4),
+            (["get", "/none"], 3), (["rm", "/d"], 1), (["mkdir", "/d"], 1), (["put", "relative", "/dev/null"], 1),
+            (["ls", "--no-such-option"], 2), (["mv", "/d/f", "/d/g"], 0), (["stat", "/d/g"], 0), (["rm", "-r", "/d"], 0),
+        ]
+        for (arguments, code) in expected {
+            let result = try cluster.run("banyan", nodes + arguments)
+            #expect(result.code == code, "banyan \(arguments): \(result.errors)")
+        }
+    }
+
+    /// Waits until all members have applied the same index, and compares what they hold.
+    private func expectEqualDigests(_ cluster: TestCluster, _ client: BanyanClient) async throws {
+        let end = ContinuousClock.now + .seconds(30)
+        while ContinuousClock.now < end {
+            let members = try await client.status()
+            if members.count == 3, Set(members.map(\.appliedIndex)).count == 1,
+                members.allSatisfy({ $0.role != "unreachable" })
+            {
+                #expect(Set(members.map(\.digest)).count == 1, "\(members)")
+                return
+            }
+        }
+        Issue.record("the members did not reach the same index; see \(cluster.folder.path)")
+    }
+}

@@ -1,0 +1,145 @@
+import BanyanClient
+import Foundation
+import Testing
+
+/// Real members as processes of their own, in a temporary folder and on ports that nobody else has.
+final class TestCluster {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    let folder: URL
+    let ports: [Int]
+    private var processes: [Int: Process] = [:]
+
+    var addresses: [String] { ports.map { "127.0.0.1:\($0)" } }
+    private var list: String { ports.enumerated().map { "\($0 + 1)=127.0.0.1:\($1)" }.joined(separator: ",") }
+
+    /// Starts a new cluster and waits until it has a leader.
+    static func start(members: Int) async throws -> TestCluster {
+        let cluster = try TestCluster(members: members)
+        for id in 1...members { try cluster.start(id, isNew: true) }
+        _ = try await cluster.leader()
+        return cluster
+    }
+
+    init(members: Int) throws {
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-test-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        ports = try Self.freePorts(members)
+    }
+
+    deinit {
+        for process in processes.values {
+            kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+        }
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    /// The folder of the built programs.
+    static func program(_ name: String) throws -> URL {
+        let folders = [Bundle.main.bundleURL, Bundle.main.executableURL?.deletingLastPathComponent()].compactMap { $0 }
+        let argument = CommandLine.arguments.first.map { URL(fileURLWithPath: $0).deletingLastPathComponent() }
+        for folder in folders + [argument].compactMap({ $0 }) {
+            let program = folder.appendingPathComponent(name)
+            if FileManager.default.isExecutableFile(atPath: program.path) { return program }
+        }
+        // The test runner of another folder: the build's own is beside this file's package.
+        let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let program = package.appendingPathComponent(".build/debug/\(name)")
+        guard FileManager.default.isExecutableFile(atPath: program.path) else {
+            throw Failure(description: "\(name) was not built")
+        }
+        return program
+    }
+
+    func directory(_ id: Int) -> String { folder.appendingPathComponent("\(id)").path }
+
+    @discardableResult
+    func start(_ id: Int, isNew: Bool = false) throws -> Process {
+        var arguments = ["--data", directory(id)]
+        if isNew { arguments += ["--id", "\(id)", "--cluster", list, "--bootstrap"] }
+        let process = try launch("banyand", arguments, log: "\(id).log")
+        processes[id] = process
+        return process
+    }
+
+    func signal(_ id: Int, _ number: Int32) throws {
+        guard let process = processes[id] else { throw Failure(description: "member \(id) does not run") }
+        #expect(kill(process.processIdentifier, number) == 0)
+        if number == SIGKILL || number == SIGTERM {
+            process.waitUntilExit()
+            processes[id] = nil
+        }
+    }
+
+    func client(timeout: Duration = .seconds(10)) -> BanyanClient {
+        BanyanClient(nodes: addresses, timeout: timeout)
+    }
+
+    /// Asks until a member leads, 30 s at most, and answers with its id.
+    func leader(other than: Int = 0) async throws -> Int {
+        let client = client(timeout: .seconds(1))
+        let end = ContinuousClock.now + .seconds(30)
+        while ContinuousClock.now < end {
+            let members = (try? await client.status()) ?? []
+            if let leader = members.first(where: { $0.role == "leader" && $0.id != than }) {
+                await client.close()
+                return Int(leader.id)
+            }
+        }
+        await client.close()
+        throw Failure(description: "no member leads; see \(folder.path)")
+    }
+
+    /// Runs a program to its end.
+    func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
+        let process = Process()
+        process.executableURL = try Self.program(name)
+        process.arguments = arguments
+        process.standardInput = FileHandle.nullDevice
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        try process.run()
+        let text = output.fileHandleForReading.readDataToEndOfFile()
+        let complaint = errors.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (process.terminationStatus, String(decoding: text, as: UTF8.self), String(decoding: complaint, as: UTF8.self))
+    }
+
+    private func launch(_ name: String, _ arguments: [String], log: String) throws -> Process {
+        let path = folder.appendingPathComponent(log).path
+        FileManager.default.createFile(atPath: path, contents: nil)
+        let process = Process()
+        process.executableURL = try Self.program(name)
+        process.arguments = arguments
+        process.standardInput = FileHandle.nullDevice
+        process.standardError = FileHandle(forWritingAtPath: path)
+        try process.run()
+        return process
+    }
+
+    /// Ports that the system just gave out, all held until the last is known.
+    private static func freePorts(_ count: Int) throws -> [Int] {
+        var sockets: [Int32] = []
+        defer { for descriptor in sockets { close(descriptor) } }
+        return try (0..<count).map { _ in
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            sockets.append(descriptor)
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+            var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+            let isBound = withUnsafeMutablePointer(to: &address) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+                }
+            }
+            guard isBound else { throw Failure(description: "the system gives no port") }
+            return Int(UInt16(bigEndian: address.sin_port))
+        }
+    }
+}
