@@ -88,13 +88,16 @@ let package = Package(
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "Node", "Transport", logging, arguments, nioCore, nioPosix, .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                "Node", "Transport", logging, arguments, nioCore, nioPosix,
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
             name: "banyan", dependencies: ["BanyanClient", arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyan-load", dependencies: ["LoadGenerator", arguments], swiftSettings: strict),
 
+        .testTarget(
+            name: "ClusterTests", dependencies: ["BanyanClient", "banyand", "banyan"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -67,7 +67,8 @@ public final class BanyanClient: Sendable {
     public func list(
         _ path: String, after: String = "", limit: Int = 1000
     ) async throws -> (entries: [DirectoryEntry], hasMore: Bool) {
-        var answer = try await read(.list(try Self.path(path), after: Array(after.utf8), limit: UInt32(clamping: limit)))
+        var answer = try await read(
+            .list(try Self.path(path), after: Array(after.utf8), limit: UInt32(clamping: limit)))
         guard let (more, count) = answer.readMultipleIntegers(as: (UInt8, UInt32).self) else { throw Self.malformed }
         var entries: [DirectoryEntry] = []
         for _ in 0..<count {

@@ -47,7 +47,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
 
     public var description: String {
         switch self {
-        case .invalidPath: "not a valid path: paths are absolute UTF-8 without empty, '.' or '..' parts, 4,096 bytes at most"
+        case .invalidPath:
+            "not a valid path: paths are absolute UTF-8 without empty, '.' or '..' parts, 4,096 bytes at most"
         case .nameTooLong: "a name is longer than 255 bytes"
         case .notFound: "no such file or directory"
         case .notDirectory: "a part of the path is a file, and a directory is needed"
@@ -58,8 +59,11 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .invalidMove: "a directory can't move into itself, and the root can't move or go"
         case .unsupported: "this version of the cluster does not do that"
         case .conditionFailed(let revision):
-            revision == 0 ? "the condition does not hold: the path is absent" : "the condition does not hold: the path is at revision \(revision)"
-        case .unknownOutcome: "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
+            revision == 0
+                ? "the condition does not hold: the path is absent"
+                : "the condition does not hold: the path is at revision \(revision)"
+        case .unknownOutcome:
+            "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
         case .unreachable: "no member can be reached; check --nodes and that the members run"
         case .noQuorum: "the cluster has no leader now, so nothing was changed; a majority of its members must run"
         case .protocolViolation(let reason): "a member broke the protocol: \(reason)"

@@ -37,7 +37,9 @@ package enum Deflate {
             count = failure == Z_OK ? Int(size) : 0
         }
         if failure == Z_BUF_ERROR && size > UInt(byteCount) { throw .wrongSize(expected: byteCount) }
-        guard failure == Z_OK, consumed == UInt(bytes.count) else { throw .zlib(failure == Z_OK ? Z_DATA_ERROR : failure) }
+        guard failure == Z_OK, consumed == UInt(bytes.count) else {
+            throw .zlib(failure == Z_OK ? Z_DATA_ERROR : failure)
+        }
         guard output.count == byteCount else { throw .wrongSize(expected: byteCount) }
         return output
     }

@@ -197,7 +197,9 @@ final class Replica {
     private func dispatch(_ range: ClosedRange<Index>) {
         dispatched = range.upperBound
         let inMemory = max(range.lowerBound, windowFirst)
-        if range.lowerBound < inMemory { stateThread.send(.replay(range.lowerBound...min(inMemory - 1, range.upperBound))) }
+        if range.lowerBound < inMemory {
+            stateThread.send(.replay(range.lowerBound...min(inMemory - 1, range.upperBound)))
+        }
         if inMemory <= range.upperBound {
             var waiters: [Waiter?] = []
             if !proposed.isEmpty {

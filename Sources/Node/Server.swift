@@ -70,7 +70,8 @@ package final class Server {
         directory = try DataDirectory(path: options.data)
         if let stored = try directory.store.identity() {
             if let id = options.id, id != stored.memberID {
-                throw StartError("\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
+                throw StartError(
+                    "\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
             }
             options.id = stored.memberID
             identity = stored
@@ -168,7 +169,8 @@ package final class Server {
         let logWriter = LogWriter(
             store: store, row: recovered.row, lastIndex: recovered.log.lastIndex,
             completed: { write in loop.execute { this.value.replica?.saved(write) } },
-            failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") })
+            failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") }
+        )
         let opened = loop.makePromise(of: Applied.self)
         let stateThread = StateThread(
             path: directory.statePath(number), log: store, opened: { opened.succeed($0) },
@@ -279,7 +281,9 @@ package final class Server {
         case (.peer, .waiting) where frame.kind == .genesis:
             var body = frame.body
             guard let genesis = Configuration(from: &body),
-                genesis.members.contains(where: { $0.id == identity.memberID && $0.peer.rawValue == identity.incarnation }),
+                genesis.members.contains(where: {
+                    $0.id == identity.memberID && $0.peer.rawValue == identity.incarnation
+                }),
                 genesis.text == options.clusterText
             else { throw ProtocolError.malformedBody(.genesis) }
             try join(genesis)
@@ -316,7 +320,8 @@ package final class Server {
             guard hello.members == options.clusterText else {
                 throw Goodbye(
                     .differentMembers,
-                    "member \(identity.memberID) was started with --cluster \(options.clusterText), not \(hello.members)")
+                    "member \(identity.memberID) was started with --cluster \(options.clusterText), not \(hello.members)"
+                )
             }
             return
         }

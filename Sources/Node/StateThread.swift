@@ -52,7 +52,8 @@ final class StateThread: Sendable {
         thread = OwnedThread(name: "state") {
             let executor: Executor
             do throws(StateError) {
-                executor = Executor(tree: try DurableTree(environment: DurableTree.openEnvironment(path: path)), log: log)
+                executor = Executor(
+                    tree: try DurableTree(environment: DurableTree.openEnvironment(path: path)), log: log)
             } catch {
                 failed(error)
                 return (handle: { _ in }, finish: {})

@@ -43,7 +43,8 @@ package struct Progress: Sendable {
     func isPaused(_ limits: Limits) -> Bool {
         switch state {
         case .probe: isProbeSent || isReading
-        case .replicate: isReading || inFlight.count >= limits.messagesInFlightMax || bytesInFlight >= limits.bytesInFlightMax
+        case .replicate:
+            isReading || inFlight.count >= limits.messagesInFlightMax || bytesInFlight >= limits.bytesInFlightMax
         case .snapshot: true
         }
     }

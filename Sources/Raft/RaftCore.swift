@@ -110,7 +110,8 @@ package struct RaftCore: Sendable {
     package func proposalRefusal() -> ProposalRefusal? {
         guard role == .leader else { return .notLeader(leader: leader) }
         let isFull =
-            uncommittedBytes >= limits.uncommittedBytesMax || log.bytes(in: applied + 1..<commit + 1) >= limits.unappliedBytesMax
+            uncommittedBytes >= limits.uncommittedBytesMax
+            || log.bytes(in: applied + 1..<commit + 1) >= limits.unappliedBytesMax
         return isFull ? .busy : nil
     }
 
@@ -165,7 +166,9 @@ package struct RaftCore: Sendable {
 
     /// The write that makes everything so far durable: the one being gathered, if there is one, else the last.
     var coveringWrite: UInt64 {
-        let gathers = touched != nil || installing != nil || needsWrite || term != savedHardState.term || vote != savedHardState.vote
+        let gathers =
+            touched != nil || installing != nil || needsWrite || term != savedHardState.term
+            || vote != savedHardState.vote
         return gathers ? nextWrite : lastWrite
     }
 

@@ -33,7 +33,9 @@ package enum Listener {
             .serverChannelOption(.backlog, value: 1024)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.writeBufferWaterMark, value: .init(low: 1 << 20, high: FrameConnection.unflushedBytesMax))
+            .childChannelOption(
+                .writeBufferWaterMark, value: .init(low: 1 << 20, high: FrameConnection.unflushedBytesMax)
+            )
             .childChannelOption(.maxMessagesPerRead, value: 4)
             .childChannelOption(Pipeline.userTimeout, value: Pipeline.unacknowledgedMillisecondsMax)
             .childChannelInitializer { channel in

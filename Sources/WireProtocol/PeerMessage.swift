@@ -63,7 +63,8 @@ extension PeerMessage {
         _ type: UInt8, _ body: inout ByteBuffer, term: Term
     ) throws(ProtocolError) -> Message.Body? {
         switch type {
-        case 1: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .preVote(lastIndex: $0, lastTerm: $1) }
+        case 1:
+            return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .preVote(lastIndex: $0, lastTerm: $1) }
         case 2: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .vote(lastIndex: $0, lastTerm: $1) }
         case 3: return body.readInteger(as: UInt8.self).map { .preVoteResponse(granted: $0 != 0) }
         case 4: return body.readInteger(as: UInt8.self).map { .voteResponse(granted: $0 != 0) }

@@ -38,9 +38,15 @@ struct BanyanLoad: AsyncParsableCommand {
         let size: Int
         let files: Int
         let operations: Int
-        let operations_per_second: Double
+        let operationsPerSecond: Double
         let errors: Int
-        let latency_ms: [String: Double]
+        let latencyMilliseconds: [String: Double]
+
+        enum CodingKeys: String, CodingKey {
+            case system, workload, clients, connections, size, files, operations, errors
+            case operationsPerSecond = "operations_per_second"
+            case latencyMilliseconds = "latency_ms"
+        }
     }
 
     func run() async throws {
@@ -52,9 +58,9 @@ struct BanyanLoad: AsyncParsableCommand {
         let at = { Double(result.latency.valueAtPercentile($0)) / 1000 }
         let report = Report(
             workload: workload.rawValue, clients: clients, connections: load.connections, size: size, files: files,
-            operations: result.operations, operations_per_second: Double(result.operations) / result.seconds,
+            operations: result.operations, operationsPerSecond: Double(result.operations) / result.seconds,
             errors: result.errors,
-            latency_ms: [
+            latencyMilliseconds: [
                 "p50": at(50), "p90": at(90), "p99": at(99), "p999": at(99.9), "max": Double(result.latency.max) / 1000,
             ])
         let encoder = JSONEncoder()
@@ -67,7 +73,7 @@ struct BanyanLoad: AsyncParsableCommand {
             print(
                 """
                 \(workload.rawValue)  \(clients) clients on \(load.connections) connections, \(size) bytes, \(files) files
-                operations   \(result.operations) in \(duration.value) s: \(Int(report.operations_per_second)) per second
+                operations   \(result.operations) in \(duration.value) s: \(Int(report.operationsPerSecond)) per second
                 latency ms   p50 \(at(50))  p90 \(at(90))  p99 \(at(99))  p99.9 \(at(99.9))  max \(Double(result.latency.max) / 1000)
                 errors       \(result.errors)\(result.firstError.map { ", the first: \($0)" } ?? "")
                 """)

@@ -33,7 +33,9 @@ struct Banyan: AsyncParsableCommand {
     private static func commandFirst(_ arguments: [String]) -> [String] {
         var rest = arguments[...]
         var options: [String] = []
-        while let option = rest.first, option == "--json" || option.hasPrefix("--nodes") || option.hasPrefix("--timeout") {
+        while let option = rest.first,
+            option == "--json" || option.hasPrefix("--nodes") || option.hasPrefix("--timeout")
+        {
             rest.removeFirst()
             options.append(option)
             if option == "--nodes" || option == "--timeout", let value = rest.popFirst() { options.append(value) }

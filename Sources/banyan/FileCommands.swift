@@ -101,7 +101,9 @@ struct ListCommand: AsyncParsableCommand {
         if cluster.json {
             try cluster.show(entries.map { EntryResult(path: $0.path, $0.info) }, "")
         } else {
-            for (path, info) in entries { print(line(recursive ? path : String(path.split(separator: "/").last ?? ""), info)) }
+            for (path, info) in entries {
+                print(line(recursive ? path : String(path.split(separator: "/").last ?? ""), info))
+            }
         }
     }
 
@@ -228,9 +230,15 @@ struct StatusCommand: AsyncParsableCommand {
         let address: String
         let role: String
         let term: UInt64
-        let commit_index: UInt64
-        let applied_index: UInt64
+        let commitIndex: UInt64
+        let appliedIndex: UInt64
         let digest: String
+
+        enum CodingKeys: String, CodingKey {
+            case id, address, role, term, digest
+            case commitIndex = "commit_index"
+            case appliedIndex = "applied_index"
+        }
     }
 
     @OptionGroup var cluster: ClusterOptions
@@ -240,11 +248,11 @@ struct StatusCommand: AsyncParsableCommand {
         let rows = members.map { member in
             Row(
                 id: member.id, address: member.address, role: member.role, term: member.term,
-                commit_index: member.commitIndex, applied_index: member.appliedIndex, digest: member.digest)
+                commitIndex: member.commitIndex, appliedIndex: member.appliedIndex, digest: member.digest)
         }
         let table = rows.map { row in
             [
-                "\(row.id)", row.address, row.role, "\(row.term)", "\(row.commit_index)", "\(row.applied_index)",
+                "\(row.id)", row.address, row.role, "\(row.term)", "\(row.commitIndex)", "\(row.appliedIndex)",
                 row.digest,
             ]
         }

@@ -107,12 +107,16 @@ final class TestCluster {
         let text = output.fileHandleForReading.readDataToEndOfFile()
         let complaint = errors.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
-        return (process.terminationStatus, String(decoding: text, as: UTF8.self), String(decoding: complaint, as: UTF8.self))
+        return (
+            process.terminationStatus, String(decoding: text, as: UTF8.self), String(decoding: complaint, as: UTF8.self)
+        )
     }
 
     private func launch(_ name: String, _ arguments: [String], log: String) throws -> Process {
         let path = folder.appendingPathComponent(log).path
-        FileManager.default.createFile(atPath: path, contents: nil)
+        guard FileManager.default.createFile(atPath: path, contents: nil) else {
+            throw Failure(description: "\(path) can't be made")
+        }
         let process = Process()
         process.executableURL = try Self.program(name)
         process.arguments = arguments

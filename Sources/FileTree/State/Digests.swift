@@ -9,7 +9,9 @@ package struct ContentHash: Equatable, Sendable {
 
     package init(of content: some Collection<UInt8>) {
         var hash = SHA256()
-        let isContiguous: Void? = content.withContiguousStorageIfAvailable { hash.update(bufferPointer: UnsafeRawBufferPointer($0)) }
+        let isContiguous: Void? = content.withContiguousStorageIfAvailable {
+            hash.update(bufferPointer: UnsafeRawBufferPointer($0))
+        }
         if isContiguous == nil { hash.update(data: Array(content)) }
         bytes = Array(hash.finalize())
     }
