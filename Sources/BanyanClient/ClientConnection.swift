@@ -10,6 +10,7 @@ final class ClientConnection: ChannelInboundHandler {
     private let core: ClientCore
     private var channel: (any Channel)?
     private var isReady = false
+    private let began = NIODeadline.now()
     private var isOver = false
     /// Not sent: the member has not answered the hello.
     private var unsent: [(id: UInt64, request: ClientCore.Request)] = []
@@ -89,6 +90,10 @@ final class ClientConnection: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     func channelInactive(context: ChannelHandlerContext) { end() }
+
+    /// Whether the member let the hello wait for so long that it must be stopped or cut off: its system still accepts
+    /// connections for it. What was not sent yet may go to another.
+    func isMute(at now: NIODeadline) -> Bool { !isReady && now - began > .milliseconds(500) }
 
     func close() { if let channel { channel.close(promise: nil) } else { end() } }
 

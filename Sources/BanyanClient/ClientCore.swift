@@ -163,6 +163,7 @@ final class ClientCore {
                 }
                 // A member that answers nothing may be stopped or cut off: try another.
                 if !sent.isEmpty, core.leader == connection.address { core.forgetLeader() }
+                if connection.isMute(at: .now()) { connection.close() }
                 if !connection.isIdle { isIdle = false }
             }
             if !isIdle && !core.isClosed { core.scheduleSweep() }
