@@ -96,6 +96,9 @@ let package = Package(
         .executableTarget(
             name: "banyan-load", dependencies: ["LoadGenerator", arguments], swiftSettings: strict),
 
+        .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
+        .testTarget(name: "FileTreeTests", dependencies: ["FileTree", "Raft", nioCore], swiftSettings: strict),
+        .testTarget(name: "WireProtocolTests", dependencies: ["WireProtocol", "Raft", nioCore], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests", dependencies: ["BanyanClient", "banyand", "banyan"], swiftSettings: strict),
     ],
