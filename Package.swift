@@ -4,7 +4,7 @@ import PackageDescription
 // The house: arrows point down only. A target imports what stands below it and nothing beside it.
 //
 //     banyand   banyan   banyan-load               thin executables: parse, call, print
-//     Node      LoadGenerator                      a running member; the load tool's engine
+//     Node      Mirror   LoadGenerator             a running member; the tools' engines
 //     Transport BanyanClient                       sockets
 //     RaftLog                                      the durable log and hard state
 //     FileTree  WireProtocol                       commands, queries, apply; frames
@@ -77,6 +77,7 @@ let package = Package(
                 "Transport", "RaftLog", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
                 logging, collections,
             ], swiftSettings: strict),
+        .target(name: "Mirror", dependencies: ["BanyanClient"], swiftSettings: strict),
         .target(
             name: "LoadGenerator",
             dependencies: [
@@ -92,10 +93,11 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
-            name: "banyan", dependencies: ["BanyanClient", arguments], swiftSettings: strict),
+            name: "banyan", dependencies: ["BanyanClient", "Mirror", arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyan-load", dependencies: ["LoadGenerator", arguments], swiftSettings: strict),
 
+        .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
         .testTarget(name: "FileTreeTests", dependencies: ["FileTree", "Raft", nioCore], swiftSettings: strict),
         .testTarget(name: "WireProtocolTests", dependencies: ["WireProtocol", "Raft", nioCore], swiftSettings: strict),

@@ -17,7 +17,7 @@ struct Banyan: AsyncParsableCommand {
             """,
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
-            MakeDirectoryCommand.self, MoveCommand.self, StatusCommand.self, LocalCommand.self,
+            MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LocalCommand.self,
         ])
 
     static func main() async {

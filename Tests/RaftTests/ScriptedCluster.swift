@@ -1,0 +1,241 @@
+@testable import Raft
+
+/// A whole cluster of cores in memory, moved by the commands of a script:
+///
+///     cluster N            N empty members, 1 to N
+///     log ID TERM...       before anything ran: the member's log holds entries of these terms
+///     term ID TERM         before anything ran: the member has seen this term
+///     elect ID             time passes until the member wants to be elected, and nobody else does
+///     tick MS              time passes for all, in steps of 10 ms
+///     propose ID COUNT     a client gives the member commands
+///     read ID              a client asks the member for a read index
+///     cut A B, isolate A   messages between A and B (all others) are lost;  heal ends it
+///     hold ID, release ID  the member's disk is slow: writes wait
+///     crash ID, restart ID the process ends; what its disk had not finished is lost
+///     compact ID INDEX     the member's log forgets entries up to INDEX
+///     show                 prints all members
+struct ScriptedCluster {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    private struct Node {
+        var core: RaftCore?
+        var isHolding = false
+        var pendingWrites: [Write] = []
+        var held: [HeldMessage] = []
+        // What is on the disk:
+        var hardState = HardState()
+        var entries: [EntryHeader] = []
+        var compacted: (index: Index, term: Term) = (0, 0)
+    }
+
+    private var nodes: [Node] = []
+    private var now: Nanoseconds = 1_000_000_000
+    private var cuts: Set<[UInt64]> = []
+    private var network: [Message] = []
+    private var lastContext: UInt64 = 0
+    private var answers: [String] = []
+
+    /// Runs one command and answers with the lines that it prints.
+    mutating func run(_ line: String) throws -> [String] {
+        let words = line.split(separator: " ").map(String.init)
+        let numbers = words.dropFirst().compactMap(UInt64.init)
+        guard let verb = words.first, numbers.count == words.count - 1 else {
+            throw Failure(description: "can't read '\(line)'")
+        }
+        answers = []
+        switch (verb, numbers.count) {
+        case ("cluster", 1): nodes = Array(repeating: Node(), count: Int(numbers[0]))
+        case ("log", 1...): writeLog(position(numbers[0]), terms: numbers.dropFirst())
+        case ("term", 2): nodes[position(numbers[0])].hardState.term = numbers[1]
+        case ("elect", 1): elect(position(numbers[0]))
+        case ("tick", 1): tick(milliseconds: numbers[0])
+        case ("propose", 2): propose(position(numbers[0]), count: Int(numbers[1]))
+        case ("read", 1): read(position(numbers[0]))
+        case ("cut", 2): cuts.formUnion([[numbers[0], numbers[1]], [numbers[1], numbers[0]]])
+        case ("isolate", 1):
+            for other in nodes.indices.map({ UInt64($0 + 1) }) {
+                cuts.formUnion([[numbers[0], other], [other, numbers[0]]])
+            }
+        case ("heal", 0): cuts = []
+        case ("hold", 1): nodes[position(numbers[0])].isHolding = true
+        case ("release", 1): release(position(numbers[0]))
+        case ("crash", 1): crash(position(numbers[0]))
+        case ("restart", 1): restart(position(numbers[0]))
+        case ("compact", 2): compact(position(numbers[0]), through: numbers[1])
+        case ("show", 0): show()
+        default: throw Failure(description: "no such command: '\(line)'")
+        }
+        settle()
+        return answers
+    }
+
+    private func position(_ id: UInt64) -> Int { Int(id) - 1 }
+
+    private var configuration: Configuration {
+        Configuration(
+            clusterID: 1,
+            members: nodes.indices.map { Member(id: UInt64($0 + 1), peer: PeerID(UInt64($0 + 1)), address: "") })
+    }
+
+    // MARK: commands
+
+    private mutating func writeLog(_ node: Int, terms: ArraySlice<Term>) {
+        nodes[node].entries = terms.enumerated().map {
+            EntryHeader(index: UInt64($0 + 1), term: $1, kind: .command, size: 100)
+        }
+        nodes[node].hardState.term = terms.last ?? 0
+    }
+
+    private mutating func startAll() {
+        for node in nodes.indices where nodes[node].core == nil && !crashed.contains(node) { restart(node) }
+    }
+
+    private var crashed: Set<Int> = []
+
+    private mutating func restart(_ node: Int) {
+        crashed.remove(node)
+        let disk = nodes[node]
+        let log = LogView(
+            compactedIndex: disk.compacted.index, compactedTerm: disk.compacted.term, entries: disk.entries,
+            configurations: [IndexedConfiguration(index: disk.compacted.index, configuration: configuration)])
+        nodes[node].core = RaftCore(
+            id: PeerID(UInt64(node + 1)), hardState: disk.hardState, log: log, applied: disk.compacted.index,
+            seed: UInt64(node), now: now)
+        nodes[node].isHolding = false
+    }
+
+    private mutating func crash(_ node: Int) {
+        nodes[node].core = nil
+        nodes[node].pendingWrites = []
+        nodes[node].held = []
+        crashed.insert(node)
+        network.removeAll { $0.from.rawValue == UInt64(node + 1) }
+    }
+
+    private mutating func elect(_ node: Int) {
+        startAll()
+        now += 600_000_000
+        step(node, .tick)
+    }
+
+    private mutating func tick(milliseconds: UInt64) {
+        startAll()
+        for _ in 0..<milliseconds / 10 {
+            now += 10_000_000
+            for node in nodes.indices { step(node, .tick) }
+            settle()
+        }
+    }
+
+    private mutating func propose(_ node: Int, count: Int) {
+        if let refusal = nodes[node].core?.proposalRefusal() {
+            switch refusal {
+            case .busy: answers.append("busy")
+            case .notLeader(let leader): answers.append("not the leader; it is \(leader?.description ?? "unknown")")
+            }
+            return
+        }
+        step(node, .propose(sizes: Array(repeating: 100, count: count)))
+    }
+
+    private mutating func read(_ node: Int) {
+        lastContext += 1
+        step(node, .readIndex(context: lastContext))
+    }
+
+    private mutating func release(_ node: Int) {
+        nodes[node].isHolding = false
+        save(node)
+    }
+
+    private mutating func compact(_ node: Int, through index: Index) {
+        step(node, .applied(index))
+        step(node, .compact(through: index))
+        guard let core = nodes[node].core else { return }
+        nodes[node].compacted = (core.log.compactedIndex, core.log.compactedTerm)
+        nodes[node].entries.removeAll { $0.index <= core.log.compactedIndex }
+    }
+
+    private mutating func show() {
+        startAll()
+        for (position, node) in nodes.enumerated() {
+            guard let core = node.core else {
+                answers.append("\(position + 1) down")
+                continue
+            }
+            let terms = stride(from: core.log.firstIndex, through: core.log.lastIndex, by: 1).map { index in
+                core.log.term(at: index).map { "\($0)" } ?? "?"
+            }
+            let log = terms.isEmpty ? "-" : terms.joined(separator: " ")
+            let start = core.log.compactedIndex > 0 ? " from \(core.log.firstIndex)" : ""
+            answers.append(
+                "\(position + 1) \(core.role.rawValue) term \(core.term) commit \(core.commit) applied \(core.applied) log\(start) \(log)"
+            )
+        }
+    }
+
+    // MARK: the machine
+
+    private mutating func step(_ node: Int, _ event: Event) {
+        guard nodes[node].core != nil else { return }
+        nodes[node].core?.step(event, now: now)
+        guard let output = nodes[node].core?.takeOutput() else { return }
+        if let write = output.write { nodes[node].pendingWrites.append(write) }
+        network += output.messages
+        nodes[node].held += output.messagesAfterWrite
+        for state in output.readStates {
+            answers.append("read at \(node + 1): \(state.index.map { "index \($0)" } ?? "refused")")
+        }
+        if let range = output.apply { step(node, .applied(range.upperBound)) }
+        for request in output.entriesToRead {
+            let entries = nodes[node].entries.filter { $0.index >= request.first && $0.index <= request.last }
+            step(node, .entriesRead(peer: request.peer, entries: entries, configurations: []))
+        }
+        for peer in output.snapshotsToSend { sendSnapshot(from: node, to: peer) }
+        if !nodes[node].isHolding { save(node) }
+    }
+
+    /// The whole state travels at once: what matters here is what the cores make of it.
+    private mutating func sendSnapshot(from node: Int, to peer: PeerID) {
+        answers.append("\(node + 1) sends \(peer) a snapshot")
+        guard let core = nodes[node].core, let term = core.log.term(at: core.applied) else { return }
+        let snapshot = SnapshotMetadata(index: core.applied, term: term, configuration: configuration)
+        network.append(
+            Message(from: core.id, to: peer, term: core.term, body: .installSnapshot(snapshot)))
+    }
+
+    /// Finishes all writes of the node's disk, and then lets the promises go that waited for them.
+    private mutating func save(_ node: Int) {
+        while !nodes[node].pendingWrites.isEmpty {
+            let write = nodes[node].pendingWrites.removeFirst()
+            if let snapshot = write.snapshot {
+                nodes[node].compacted = (snapshot.index, snapshot.term)
+                nodes[node].entries.removeAll { !write.keepsTail || $0.index <= snapshot.index }
+            }
+            nodes[node].entries.removeAll { $0.index >= write.entries.lowerBound }
+            for index in write.entries {
+                let term = nodes[node].core?.log.term(at: index) ?? 0
+                nodes[node].entries.append(EntryHeader(index: index, term: term, kind: .command, size: 100))
+            }
+            nodes[node].hardState = write.hardState
+            let ready = nodes[node].held.filter { $0.write <= write.number }
+            nodes[node].held.removeAll { $0.write <= write.number }
+            network += ready.map(\.message)
+            step(node, .saved(write: write.number))
+        }
+        guard nodes[node].pendingWrites.isEmpty else { return }
+        network += nodes[node].held.map(\.message)
+        nodes[node].held = []
+    }
+
+    /// Delivers messages until there are none.
+    private mutating func settle() {
+        while !network.isEmpty {
+            let message = network.removeFirst()
+            guard !cuts.contains([message.from.rawValue, message.to.rawValue]) else { continue }
+            step(position(message.to.rawValue), .message(message))
+        }
+    }
+}
