@@ -41,7 +41,11 @@ struct Banyan: AsyncParsableCommand {
             if option == "--nodes" || option == "--timeout", let value = rest.popFirst() { options.append(value) }
         }
         guard let command = rest.popFirst() else { return arguments }
-        return [command] + options + rest
+        var commands = [command]
+        if command == MirrorCommand.configuration.commandName, let direction = rest.popFirst() {
+            commands.append(direction)
+        }
+        return commands + options + rest
     }
 
     /// Ends the process with one line on stderr and the exit code that scripts rely on.

@@ -113,6 +113,36 @@ struct ClusterTests {
         for client in [client, others, returned] { await client.close() }
     }
 
+    @Test(
+        "a mirror whose leader is killed in the middle ends by itself, and reads back byte for byte from every member")
+    func mirror() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let source = cluster.folder.appendingPathComponent("source")
+        for number in 0..<400 {
+            let folder = source.appendingPathComponent("d\(number % 7)/e\(number % 3)")
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            let content = Data((0..<number * 37).map { UInt8(truncatingIfNeeded: $0 &* number) })
+            try content.write(to: folder.appendingPathComponent("\(number)"))
+        }
+        let leader = try await cluster.leader()
+        let client = cluster.client()
+        let nodes = cluster.addresses.joined(separator: ",")
+        let push = try cluster.begin("banyan", ["--nodes", nodes, "mirror", "push", source.path, "/mirror"])
+        while (try? await client.stat("/mirror/d0/e0")) == nil { await Task.yield() }
+        try cluster.signal(leader, SIGKILL)
+        push.waitUntilExit()
+        #expect(push.terminationStatus == 0)
+        try cluster.start(leader)
+        try await expectEqualDigests(cluster, client)
+        for (number, address) in cluster.addresses.enumerated() {
+            let copy = cluster.folder.appendingPathComponent("copy-\(number)")
+            let pull = try cluster.run("banyan", ["--nodes", address, "mirror", "pull", "/mirror", copy.path])
+            #expect(pull.code == 0, "\(pull.errors)")
+            #expect(FileManager.default.contentsEqual(atPath: source.path, andPath: copy.path))
+        }
+        await client.close()
+    }
+
     @Test("the command line's exit codes tell what happened")
     func exitCodes() async throws {
         let cluster = try await TestCluster.start(members: 1)

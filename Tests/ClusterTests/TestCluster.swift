@@ -112,6 +112,11 @@ final class TestCluster {
         )
     }
 
+    /// Starts a program that goes on beside the test.
+    func begin(_ name: String, _ arguments: [String]) throws -> Process {
+        try launch(name, arguments, log: "\(name).log")
+    }
+
     private func launch(_ name: String, _ arguments: [String], log: String) throws -> Process {
         let path = folder.appendingPathComponent(log).path
         guard FileManager.default.createFile(atPath: path, contents: nil) else {
