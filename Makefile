@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 
-.PHONY: help run build test lint format clean packages
+.PHONY: help run build test lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -15,7 +15,7 @@ build: packages ## Build the programs for release.
 	$(SWIFT) build -c release
 	@echo "built: $$($(SWIFT) build -c release --show-bin-path)/{banyand,banyan,banyan-load}"
 
-test: packages ## Build for debugging and run all tests.
+test: packages python ## Build for debugging and run all tests.
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build
 
@@ -37,3 +37,12 @@ packages:
 	  else echo "liblmdb-dev, zlib1g-dev and pkg-config are missing; install them as root, e.g. apt-get install liblmdb-dev zlib1g-dev pkg-config" >&2; exit 1; fi; \
 	  $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends liblmdb-dev zlib1g-dev pkg-config; \
 	fi
+
+# A test runs a client in another language.
+python:
+	@command -v python3 >/dev/null || { \
+	  echo "installing python3"; \
+	  if [ "$$(id -u)" = 0 ]; then as=; elif command -v sudo >/dev/null; then as=sudo; \
+	  else echo "python3 is missing; install it as root, e.g. apt-get install python3" >&2; exit 1; fi; \
+	  $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends python3; \
+	}

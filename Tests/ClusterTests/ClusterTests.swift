@@ -143,6 +143,23 @@ struct ClusterTests {
         await client.close()
     }
 
+    @Test("a client in Python, of the standard library alone, puts, gets, lists and removes through a follower")
+    func otherLanguage() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let leader = try await cluster.leader()
+        let follower = cluster.addresses[leader % 3]
+        let client = cluster.client()
+        for name in ["a", "b", "c"] { _ = try await client.put("/py/\(name)", Array("of \(name)".utf8)) }
+        #expect(try cluster.python(["\(follower)", "get", "/py/b"]).output == "of b")
+        let list = try cluster.python([follower, "ls", "/py"]).output.split(separator: "\n")
+        #expect(list.map { $0.split(separator: " ").first } == ["a", "b", "c"])
+        #expect(try cluster.python([follower, "put", "/py/empty"]).code == 0)
+        #expect(try await client.get("/py/empty").content == [])
+        #expect(try cluster.python([follower, "rm", "/py/b"]).code == 0)
+        #expect(try cluster.python([follower, "get", "/py/b"]).errors == "result code 4\n")
+        await client.close()
+    }
+
     @Test("the command line's exit codes tell what happened")
     func exitCodes() async throws {
         let cluster = try await TestCluster.start(members: 1)

@@ -96,8 +96,21 @@ final class TestCluster {
 
     /// Runs a program to its end.
     func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
+        try Self.run(Self.program(name), arguments)
+    }
+
+    /// Runs the client in Python.
+    func python(_ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
+        let client = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("fixtures/protocol/client.py")
+        return try Self.run(URL(fileURLWithPath: "/usr/bin/env"), ["python3", client.path] + arguments)
+    }
+
+    private static func run(
+        _ program: URL, _ arguments: [String]
+    ) throws -> (code: Int32, output: String, errors: String) {
         let process = Process()
-        process.executableURL = try Self.program(name)
+        process.executableURL = program
         process.arguments = arguments
         process.standardInput = FileHandle.nullDevice
         let (output, errors) = (Pipe(), Pipe())
