@@ -1,0 +1,63 @@
+import Foundation
+import NIOCore
+import Raft
+import Testing
+
+@testable import WireProtocol
+
+/// Version 1 of the protocol is a promise: these frames never change.
+@Suite("Golden frames")
+struct GoldenFrameTests {
+    private static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().appendingPathComponent("fixtures/protocol")
+
+    static var frames: [(name: String, bytes: ByteBuffer)] {
+        var hello = Hello(role: .peer)
+        (hello.lane, hello.clusterID, hello.memberID, hello.incarnation) = (.append, 0x0102, 3, 0x0405)
+        hello.members = "1=a:1,2=b:2"
+        let welcome = Welcome(
+            clusterID: 0x0102, memberID: 3, incarnation: 0x0405, contentBytesMax: 1 << 20, members: "1=a:1,2=b:2")
+        let status = MemberStatus(
+            id: 1, term: 2, commit: 3, applied: 4, digest: 5, role: .leader, members: "1=a:1", leader: "a:1")
+        let vote = Message(from: PeerID(1), to: PeerID(2), term: 3, body: .vote(lastIndex: 4, lastTerm: 5))
+        let refused = Message(
+            from: PeerID(1), to: PeerID(2), term: 3,
+            body: .appendResponse(.rejected(9, hintIndex: 8, hintTerm: 2)))
+        let configuration = Configuration(
+            clusterID: 7, members: [Member(id: 1, peer: PeerID(8), address: "a:1", isLearner: true)],
+            outgoingVoters: [PeerID(9)])
+        return [
+            ("hello", buffer { hello.write(to: &$0) }), ("welcome", buffer { welcome.write(to: &$0) }),
+            ("goodbye", buffer { Goodbye(.wrongCluster, "no").write(to: &$0) }),
+            ("refusal", buffer { Refusal(.notLeader, leader: "a:1").write(to: &$0, requestID: 6) }),
+            ("status", buffer { status.write(to: &$0, requestID: 6) }), ("vote", buffer { vote.writeHead(to: &$0) }),
+            ("append-refused", buffer { refused.writeHead(to: &$0) }),
+            ("configuration", buffer { configuration.write(to: &$0) }),
+            (
+                "record",
+                buffer {
+                    let start = $0.beginRecord(.command, index: 0x10, term: 0x20, length: 5)
+                    $0.writeString("bytes")
+                    $0.sealRecord(at: start)
+                }
+            ),
+        ]
+    }
+
+    @Test("every frame has the bytes that its file in fixtures/protocol shows", arguments: frames.map(\.name))
+    func golden(name: String) throws {
+        let frame = try #require(Self.frames.first { $0.name == name })
+        let hexadecimal = frame.bytes.readableBytesView.map { byte in
+            (byte < 16 ? "0" : "") + String(byte, radix: 16)
+        }.joined()
+        let file = Self.folder.appendingPathComponent("\(name).hex")
+        let expected = try String(contentsOf: file, encoding: .utf8).filter { !$0.isWhitespace }
+        #expect(hexadecimal == expected)
+    }
+
+    private static func buffer(_ write: (inout ByteBuffer) -> Void) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        write(&buffer)
+        return buffer
+    }
+}
