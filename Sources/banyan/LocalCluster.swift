@@ -144,7 +144,8 @@ actor LocalCluster {
 
     private func say(_ text: String) {
         let time = Date().formatted(.iso8601.time(includingFractionalSeconds: false))
-        print("\(time)  \(text)")
-        fflush(nil)
+        // Not `print`: its buffer would have to be flushed, and C flushes one stream only after waiting for the lock of
+        // standard input, which the thread that reads the commands holds.
+        FileHandle.standardOutput.write(Data("\(time)  \(text)\n".utf8))
     }
 }
