@@ -162,7 +162,8 @@ public final class BanyanClient: Sendable {
         let (core, deadline) = (core, NIODeadline.now() + timeout)
         loop.execute {
             core.value.send(
-                ClientCore.Request(kind: kind, body: body, deadline: deadline, completion: completion), to: address)
+                ClientCore.Request(
+                    kind: kind, body: body, deadline: deadline, completion: completion, address: address))
         }
     }
 

@@ -18,6 +18,8 @@ final class ClientCore {
         /// Some member said that there is no leader, or that it is busy.
         var wasRefused = false
         var redirects = 0
+        /// Meant for this member alone, and for no other in its place.
+        var address: String?
     }
 
     private static let retryDelay = TimeAmount.milliseconds(20)
@@ -41,13 +43,13 @@ final class ClientCore {
         self.loop = loop
     }
 
-    func send(_ request: Request, to address: String? = nil) {
+    func send(_ request: Request) {
         guard !isClosed else {
             request.completion(.failure(.unreachable))
             return
         }
         scheduleSweep()
-        let target = address ?? leader ?? nodes[nextNode % nodes.count]
+        let target = request.address ?? leader ?? nodes[nextNode % nodes.count]
         let connection = connections[target] ?? connect(to: target)
         lastID += 1
         connection.send(request, id: lastID)
@@ -123,7 +125,7 @@ final class ClientCore {
     }
 
     private func retryLater(_ request: Request) {
-        guard !isClosed else {
+        guard !isClosed, request.address == nil else {
             request.completion(.failure(.unreachable))
             return
         }
