@@ -6,7 +6,7 @@ import PackageDescription
 //     banyand   banyan   banyan-load               thin executables: parse, call, print
 //     Node      Mirror   LoadGenerator             a running member; the tools' engines
 //     Transport BanyanClient                       sockets
-//     RaftLog                                      the durable log and hard state
+//     RaftLog   Snapshots                          the durable log and hard state; snapshot files
 //     FileTree  WireProtocol                       commands, queries, apply; frames
 //     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
 //     CLMDB     CZlib                              system libraries
@@ -65,6 +65,9 @@ let package = Package(
             name: "RaftLog",
             dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", nioCore, collections], swiftSettings: strict),
         .target(
+            name: "Snapshots", dependencies: ["Deflate", "FileTree", "Raft", "WireProtocol", nioCore, crypto],
+            swiftSettings: strict),
+        .target(
             name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging, collections],
             swiftSettings: strict),
         .target(
@@ -74,7 +77,7 @@ let package = Package(
         .target(
             name: "Node",
             dependencies: [
-                "Transport", "RaftLog", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
+                "Transport", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
                 logging, collections,
             ], swiftSettings: strict),
         .target(name: "Mirror", dependencies: ["BanyanClient"], swiftSettings: strict),
@@ -101,6 +104,10 @@ let package = Package(
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
         .testTarget(name: "FileTreeTests", dependencies: ["FileTree", "Raft", nioCore], swiftSettings: strict),
         .testTarget(name: "WireProtocolTests", dependencies: ["WireProtocol", "Raft", nioCore], swiftSettings: strict),
+        .testTarget(
+            name: "SnapshotsTests", dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore],
+            swiftSettings: strict),
+        .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests", dependencies: ["BanyanClient", "banyand", "banyan"], swiftSettings: strict),
     ],

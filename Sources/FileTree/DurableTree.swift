@@ -1,4 +1,3 @@
-import LMDB
 import NIOCore
 import Raft
 
@@ -6,10 +5,7 @@ import Raft
 ///
 /// Not `Sendable`: it must be made, used and let go on one thread, as LMDB demands of a write transaction.
 package final class DurableTree {
-    /// The addresses set aside for a state; its file is sparse and grows with use.
-    package static let mapBytes = 1 << 40
-
-    package let environment: Environment
+    package let environment: StateEnvironment
     private var tree: FileTree<LMDBStore>
     /// What the last commit made durable.
     package private(set) var durable: Applied
@@ -17,22 +13,11 @@ package final class DurableTree {
     package private(set) var uncommittedCommands = 0
     package private(set) var uncommittedBytes = 0
 
-    package init(environment: Environment) throws(StateError) {
-        self.environment = environment
-        do { tree = try FileTree(store: LMDBStore(environment: environment)) } catch let error as StateError {
-            throw error
-        } catch let error as LMDBError {
-            throw .store(error.code)
-        } catch {
-            preconditionFailure("opening a tree throws two types of error alone")
-        }
+    /// Opens, or creates, the state in the existing directory `path`.
+    package init(path: String) throws(StateError) {
+        environment = try StateEnvironment(path: path)
+        tree = try FileTree(store: LMDBStore(environment))
         durable = tree.applied
-    }
-
-    package static func openEnvironment(path: String) throws(StateError) -> Environment {
-        do { return try Environment(path: path, mapSize: mapBytes, databases: 4) } catch {
-            throw .store(error.code)
-        }
     }
 
     package var applied: Applied { tree.applied }

@@ -13,6 +13,7 @@ package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
 ///     lock        held while a process uses the directory
 ///     log/        the log's LMDB environment: entries, hard state, identity
 ///     state-N/    the state's LMDB environment; the hard state says which N counts
+///     snapshot    one that is being spooled for a peer
 final class DataDirectory {
     let path: String
     let store: LogStore
@@ -36,13 +37,44 @@ final class DataDirectory {
 
     deinit { close(lock) }
 
-    func statePath(_ number: UInt64) -> String { "\(path)/state-\(number)" }
+    /// The state that `number` names, in this or another member's directory.
+    static func statePath(in path: String, _ number: UInt64) -> String { "\(path)/state-\(number)" }
 
-    func makeStateDirectory(_ number: UInt64) throws { try Self.makeDirectory(statePath(number)) }
+    /// The directory of the state, made if it is missing; states that nothing points to are removed.
+    func prepareState(_ number: UInt64) throws -> String {
+        Self.removeStates(in: path, keep: [number])
+        for spool in ["snapshot", "snapshot.new"] { unlink("\(path)/\(spool)") }
+        let state = Self.statePath(in: path, number)
+        try Self.makeDirectory(state)
+        return state
+    }
+
+    static func removeStates(in path: String, keep numbers: [UInt64]) {
+        let kept = numbers.map { "state-\($0)" }
+        for name in (try? listing(path)) ?? [] where name.hasPrefix("state-") && !kept.contains(name) {
+            remove(path + "/" + name)
+        }
+    }
+
+    /// Removes a directory of files; what is missing is fine.
+    static func remove(_ path: String) {
+        for name in (try? listing(path)) ?? [] { unlink(path + "/" + name) }
+        rmdir(path)
+    }
+
+    /// Makes a directory's entries durable.
+    static func sync(_ path: String) {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        fsync(descriptor)
+        close(descriptor)
+    }
 
     /// A directory that holds other things was named by mistake; nothing in it is touched.
     private static func refuseForeignFiles(_ path: String) throws {
-        let known: (String) -> Bool = { $0 == "lock" || $0 == "log" || $0 == "lost+found" || $0.hasPrefix("state-") }
+        let known = { (name: String) in
+            ["lock", "log", "lost+found", "snapshot", "snapshot.new"].contains(name) || name.hasPrefix("state-")
+        }
         let names = try listing(path)
         if let foreign = names.sorted().first(where: { !known($0) }) {
             throw StartError("\(path): holds '\(foreign)', which is not Banyan's; name an empty directory with --data")
@@ -65,7 +97,7 @@ final class DataDirectory {
         return names
     }
 
-    private static func makeDirectory(_ path: String) throws {
+    static func makeDirectory(_ path: String) throws {
         guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
             throw StartError("\(path): can't be made: \(reason)")
         }

@@ -18,15 +18,21 @@ package struct ServerOptions: Sendable {
     package var isBootstrap: Bool
     /// Nil: the address that the cluster list gives this member.
     package var listen: Address?
+    /// How many executed entries the log keeps for members that are a little behind.
+    package var logTailMax: UInt64
+
+    package static let defaultLogTail: UInt64 = 50_000
 
     package init(
-        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, listen: Address?
+        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, listen: Address?,
+        logTailMax: UInt64 = Self.defaultLogTail
     ) {
         self.data = data
         self.id = id
         self.cluster = cluster.sorted { $0.id < $1.id }
         self.isBootstrap = isBootstrap
         self.listen = listen
+        self.logTailMax = logTailMax
     }
 
     /// The list in the form in which members compare it.
@@ -163,7 +169,7 @@ package final class Server {
         let store = directory.store
         let recovered = try store.recover()
         let number = recovered.row.stateNumber
-        try directory.makeStateDirectory(number)
+        let statePath = try directory.prepareState(number)
         let this = NIOLoopBound(self, eventLoop: loop)
         let (loop, fatal) = (loop, fatal)
         let logWriter = LogWriter(
@@ -171,23 +177,25 @@ package final class Server {
             completed: { write in loop.execute { this.value.replica?.saved(write) } },
             failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") }
         )
-        let opened = loop.makePromise(of: Applied.self)
+        let opened = loop.makePromise(of: StateReport.self)
         let stateThread = StateThread(
-            path: directory.statePath(number), log: store, opened: { opened.succeed($0) },
+            path: statePath, log: store,
+            opened: { opened.succeed(StateReport(applied: $0, durableIndex: $0.index, environment: $1)) },
             report: { report in loop.execute { this.value.replica?.reported(report) } },
             failed: { error in
                 opened.fail(error)
                 fatal("the state can't be used: \(error)")
             })
-        opened.futureResult.whenSuccess { applied in
-            this.value.run(recovered, applied, logWriter, stateThread, since: started)
+        opened.futureResult.whenSuccess { report in
+            this.value.run(recovered, report, logWriter, stateThread, since: started)
         }
     }
 
     private func run(
-        _ recovered: LogStore.Recovered, _ applied: Applied, _ logWriter: LogWriter, _ stateThread: StateThread,
+        _ recovered: LogStore.Recovered, _ report: StateReport, _ logWriter: LogWriter, _ stateThread: StateThread,
         since started: Nanoseconds
     ) {
+        let applied = report.applied
         guard applied.index <= recovered.log.lastIndex, applied.index >= recovered.log.compactedIndex else {
             fatal(
                 "\(options.data): the state (at \(applied.index)) does not fit the log "
@@ -198,8 +206,11 @@ package final class Server {
             id: PeerID(identity.incarnation), hardState: recovered.row.hardState, log: recovered.log,
             applied: applied.index, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
         let replica = Replica(
-            loop: loop, identity: identity, core: core, applied: applied, logWriter: logWriter,
-            stateThread: stateThread, store: directory.store, logger: logger)
+            loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
+            tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), logWriter: logWriter,
+            stateThread: stateThread,
+            reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
+            directory: directory.path, logger: logger)
         logger.info(
             "recovered",
             metadata: [
@@ -278,6 +289,8 @@ package final class Server {
             connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
             connection.flush()
         case (.peer, .running(let replica)) where frame.kind == .peerMessage: try replica.handlePeer(frame, from: hello)
+        case (.peer, .running(let replica)) where frame.kind == .snapshotChunk:
+            try replica.handleSnapshot(frame, from: hello, on: connection)
         case (.peer, .waiting) where frame.kind == .genesis:
             var body = frame.body
             guard let genesis = Configuration(from: &body),

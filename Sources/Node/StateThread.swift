@@ -15,6 +15,8 @@ struct Waiter: Sendable {
 struct StateReport: Sendable {
     var applied: Applied
     var durableIndex: Index
+    /// Where snapshots are made from.
+    var environment: StateEnvironment
     /// Whole frames, by connection, and how many answers they hold.
     var answers: [UInt64: (frames: ByteBuffer, count: Int)] = [:]
 }
@@ -31,6 +33,8 @@ final class StateThread: Sendable {
         case replay(ClosedRange<Index>)
         case read(ByteBuffer, Waiter)
         case commitIfDue
+        /// A snapshot took the state's place: go on with the one in this directory.
+        case replace(path: String)
     }
 
     /// Commands, bytes and nanoseconds after which a commit is due. A commit of so few pages takes milliseconds.
@@ -46,19 +50,19 @@ final class StateThread: Sendable {
     ///   - opened: called once with what was applied before, before any report.
     ///   - failed: the state is damaged or its disk failed; nothing more is executed.
     init(
-        path: String, log: LogStore, opened: @escaping @Sendable (Applied) -> Void,
+        path: String, log: LogStore, opened: @escaping @Sendable (Applied, StateEnvironment) -> Void,
         report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
     ) {
         thread = OwnedThread(name: "state") {
             let executor: Executor
             do throws(StateError) {
                 executor = Executor(
-                    tree: try DurableTree(environment: DurableTree.openEnvironment(path: path)), log: log)
+                    tree: try DurableTree(path: path), log: log)
             } catch {
                 failed(error)
                 return (handle: { _ in }, finish: {})
             }
-            opened(executor.tree.applied)
+            opened(executor.tree.applied, executor.tree.environment)
             return (
                 handle: { batch in
                     guard !executor.isBroken else { return }
@@ -82,8 +86,8 @@ final class StateThread: Sendable {
 
 /// The state thread's own data.
 private final class Executor {
-    let tree: DurableTree
-    let log: LogStore
+    private(set) var tree: DurableTree
+    private let log: LogStore
     var isBroken = false
     private var lastCommit = Clock.now
     private var report: StateReport
@@ -91,7 +95,8 @@ private final class Executor {
     init(tree: DurableTree, log: LogStore) {
         self.tree = tree
         self.log = log
-        report = StateReport(applied: tree.applied, durableIndex: tree.durable.index)
+        report = StateReport(
+            applied: tree.applied, durableIndex: tree.durable.index, environment: tree.environment)
     }
 
     func run(_ batch: [StateThread.Work]) throws(StateError) -> StateReport {
@@ -105,11 +110,14 @@ private final class Executor {
             case .replay(let range): try replay(range)
             case .read(let query, let waiter): try read(query, for: waiter)
             case .commitIfDue: break
+            // The old tree's open transaction aborts with it: nothing of it counts any more.
+            case .replace(let path): tree = try DurableTree(path: path)
             }
             try commitIfDue()
         }
         report.applied = tree.applied
         report.durableIndex = tree.durable.index
+        report.environment = tree.environment
         return report
     }
 

@@ -20,7 +20,7 @@ package struct Progress: Sendable {
     /// The reader was asked for entries from `next` on.
     var isReading = false
     /// When the peer last answered in this term.
-    var lastContact: Nanoseconds
+    package internal(set) var lastContact: Nanoseconds
     /// The latest heartbeat round that the peer answered.
     var round: UInt64 = 0
     /// Unanswered messages: the last index and the bytes of each.

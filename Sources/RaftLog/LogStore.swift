@@ -172,6 +172,18 @@ package final class LogStore: Sendable {
         if let failure { throw failure }
     }
 
+    /// The first entry that is still in the table, whether it counts or waits to be erased.
+    func firstKept() -> Index? {
+        do throws(LMDBError) {
+            let transaction = try environment.beginRead()
+            var cursor = try transaction.cursor(entries)
+            guard try cursor.first(), cursor.key.byteCount == 10 else { return nil }
+            return UInt64(bigEndian: unsafe cursor.key.unsafeLoadUnaligned(fromByteOffset: 2, as: UInt64.self))
+        } catch {
+            return nil
+        }
+    }
+
     // MARK: rows
 
     static func key(_ index: Index) -> [UInt8] {

@@ -10,17 +10,42 @@ package final class LogWriter: Sendable {
     package struct Request: Sendable {
         package var write: Write
         package var records: [ByteBuffer]
+        /// The directory of the state that `write.snapshot` became.
+        package var stateNumber: UInt64?
 
-        package init(write: Write, records: [ByteBuffer]) {
+        package init(write: Write, records: [ByteBuffer], stateNumber: UInt64? = nil) {
+            precondition((write.snapshot == nil) == (stateNumber == nil), "a snapshot and its state come together")
             self.write = write
             self.records = records
+            self.stateNumber = stateNumber
         }
+    }
+
+    /// The entries through `index` may go: the durable state covers them.
+    package struct Compaction: Sendable {
+        package var index: Index
+        package var term: Term
+        package var configuration: Configuration
+
+        package init(index: Index, term: Term, configuration: Configuration) {
+            self.index = index
+            self.term = term
+            self.configuration = configuration
+        }
+    }
+
+    private enum Work: Sendable {
+        case write(Request)
+        case compact(Compaction)
     }
 
     /// The most bytes of entries in one transaction: a longer one would keep the first write of it waiting.
     static let batchBytesMax = 8 << 20
 
-    private let thread: OwnedThread<Request>
+    /// The most entries behind the log's start that one transaction erases, beside two for each that it appends.
+    static let erasedEntriesMax = 2048
+
+    private let thread: OwnedThread<Work>
 
     /// - Parameters:
     ///   - row: what stands in the log's record now.
@@ -35,11 +60,23 @@ package final class LogWriter: Sendable {
             let batch = LogBatch(store: store, row: row, lastIndex: lastIndex)
             var isBroken = false
             return (
-                handle: { requests in
-                    var rest = requests[...]
+                handle: { work in
+                    var rest = work[...]
                     while !isBroken, !rest.isEmpty {
                         do throws(LMDBError) {
-                            completed(try batch.writeSome(of: &rest))
+                            var requests: [Request] = []
+                            var bytes = 0
+                            while let next = rest.first, bytes < Self.batchBytesMax {
+                                rest.removeFirst()
+                                switch next {
+                                case .write(let request):
+                                    requests.append(request)
+                                    bytes += request.records.reduce(0) { $0 + $1.readableBytes }
+                                case .compact(let compaction): batch.compaction = compaction
+                                }
+                            }
+                            try batch.write(requests)
+                            if let last = requests.last { completed(last.write.number) }
                         } catch {
                             isBroken = true
                             failed(error)
@@ -50,7 +87,9 @@ package final class LogWriter: Sendable {
         }
     }
 
-    package func send(_ request: Request) { thread.send(request) }
+    package func send(_ request: Request) { thread.send(.write(request)) }
+
+    package func send(_ compaction: Compaction) { thread.send(.compact(compaction)) }
 
     /// Finishes what was sent and waits for it.
     package func close() { thread.close() }
@@ -61,44 +100,79 @@ private final class LogBatch {
     private let store: LogStore
     private var row: HardStateRow
     private var lastIndex: Index
+    /// To be taken along by the next transaction.
+    var compaction: LogWriter.Compaction?
+    /// Entries before this are erased already; those from here to the compacted index are absent, and go in steps.
+    private var erasedBefore: Index
 
     init(store: LogStore, row: HardStateRow, lastIndex: Index) {
         self.store = store
         self.row = row
         self.lastIndex = lastIndex
+        erasedBefore = store.firstKept() ?? row.compactedIndex + 1
     }
 
-    /// Writes requests from the front of `rest` in one transaction and answers with the last one's number.
-    func writeSome(of rest: inout ArraySlice<LogWriter.Request>) throws(LMDBError) -> UInt64 {
+    /// Writes everything in one transaction, with one sync.
+    func write(_ requests: [LogWriter.Request]) throws(LMDBError) {
         var transaction = try store.environment.beginWrite()
-        var bytes = 0
-        var number: UInt64 = 0
-        while let request = rest.first, bytes < LogWriter.batchBytesMax {
-            rest.removeFirst()
-            bytes += try apply(request, &transaction)
-            number = request.write.number
+        var erasable = LogWriter.erasedEntriesMax
+        for request in requests {
+            if let snapshot = request.write.snapshot, let number = request.stateNumber {
+                try install(snapshot, keepsTail: request.write.keepsTail, stateNumber: number, &transaction)
+            }
+            try append(request, &transaction)
+            erasable += 2 * request.records.count
         }
+        if let compaction, compaction.index > row.compactedIndex {
+            (row.compactedIndex, row.compactedTerm) = (compaction.index, compaction.term)
+            try writeBase(compaction.configuration, &transaction)
+        }
+        compaction = nil
+        try erase(atMost: erasable, &transaction)
         try store.write(row, &transaction)
         try transaction.commit()
-        return number
     }
 
-    private func apply(_ request: LogWriter.Request, _ transaction: inout WriteTransaction) throws(LMDBError) -> Int {
+    private func append(_ request: LogWriter.Request, _ transaction: inout WriteTransaction) throws(LMDBError) {
         let write = request.write
         precondition(write.entries.count == request.records.count, "a write came without its records")
-        if write.truncates {
-            for index in stride(from: write.entries.lowerBound, through: lastIndex, by: 1) {
-                try transaction.delete(LogStore.key(index).span.bytes, in: store.entries)
-            }
-            lastIndex = min(lastIndex, write.entries.lowerBound - 1)
-        }
-        var bytes = 0
+        if write.truncates { try truncate(from: write.entries.lowerBound, &transaction) }
         for (index, record) in zip(write.entries, request.records) {
             try store.append(record, at: index, &transaction)
-            bytes += record.readableBytes
             lastIndex = index
         }
         row.hardState = write.hardState
-        return bytes
+    }
+
+    private func truncate(from first: Index, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        for index in stride(from: first, through: lastIndex, by: 1) {
+            try transaction.delete(LogStore.key(index).span.bytes, in: store.entries)
+        }
+        lastIndex = min(lastIndex, first - 1)
+    }
+
+    /// The switch: pointer, bounds and commit index change together, or not at all.
+    private func install(
+        _ snapshot: SnapshotMetadata, keepsTail: Bool, stateNumber: UInt64, _ transaction: inout WriteTransaction
+    ) throws(LMDBError) {
+        if !keepsTail { try truncate(from: snapshot.index + 1, &transaction) }
+        lastIndex = max(lastIndex, snapshot.index)
+        (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
+        row.stateNumber = stateNumber
+        try writeBase(snapshot.configuration, &transaction)
+    }
+
+    private func writeBase(_ configuration: Configuration, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        var base = ByteBuffer()
+        configuration.write(to: &base)
+        try store.writeMeta("base", base, &transaction)
+    }
+
+    private func erase(atMost count: Int, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        let end = min(row.compactedIndex + 1, erasedBefore + UInt64(count))
+        while erasedBefore < end {
+            try transaction.delete(LogStore.key(erasedBefore).span.bytes, in: store.entries)
+            erasedBefore += 1
+        }
     }
 }

@@ -42,6 +42,11 @@ struct Banyand: AsyncParsableCommand {
     @Option(help: "Where to listen, as HOST:PORT, if not at this member's address in --cluster.")
     var listen: Address?
 
+    @Option(
+        name: .customLong("log-tail"),
+        help: "How many executed entries the log keeps for members that are a little behind.")
+    var logTail: UInt64 = ServerOptions.defaultLogTail
+
     @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel: Logger.Level = .info
 
@@ -66,7 +71,8 @@ struct Banyand: AsyncParsableCommand {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let options = ServerOptions(
-            data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, listen: listen)
+            data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, listen: listen,
+            logTailMax: logTail)
         let service = ServerService(options: options, loop: loop, logger: logger)
         do {
             try await service.prepare()

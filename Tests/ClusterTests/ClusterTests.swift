@@ -78,6 +78,49 @@ struct ClusterTests {
         await client.close()
     }
 
+    @Test("a member that was away until the log was compacted past it catches up by a snapshot while writes go on")
+    func snapshot() async throws {
+        let cluster = try await TestCluster.start(members: 3, options: ["--log-tail", "100", "--log-level", "debug"])
+        let client = cluster.client()
+        let leader = try await cluster.leader()
+        let away = leader % 3 + 1
+        let put = { (number: Int) in
+            let content = [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: number % 5 * 1000)
+            _ = try await client.put("/s/\(number % 7)/\(number)", content)
+        }
+        for number in 0..<50 { try await put(number) }
+        try cluster.signal(away, SIGKILL)
+        // The state commits once a second, and the log follows it: write until it no longer reaches back.
+        let writer = Task {
+            var number = 50
+            while !Task.isCancelled {
+                try await put(number)
+                number += 1
+            }
+            return number
+        }
+        #expect(
+            try await cluster.condition {
+                try cluster.log(leader).matches(of: /index=(\d+) .*log compacted/).contains { Int($0.1) ?? 0 > 60 }
+            })
+        try cluster.start(away)
+        #expect(try await cluster.condition { try cluster.log(away).contains("snapshot installed") })
+        writer.cancel()
+        let count = try await writer.value
+        try await expectEqualDigests(cluster, client)
+        #expect(try cluster.log(leader).contains("snapshot sent"))
+        // What it got survives its own end, and is served when it leads or is asked.
+        try cluster.signal(away, SIGKILL)
+        try cluster.start(away)
+        let asked = BanyanClient(nodes: [cluster.addresses[away - 1]], timeout: .seconds(10))
+        for number in 0..<count {
+            let (content, _) = try await asked.get("/s/\(number % 7)/\(number)")
+            #expect(content == [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: number % 5 * 1000))
+        }
+        try await expectEqualDigests(cluster, client)
+        for client in [client, asked] { await client.close() }
+    }
+
     @Test("a member whose directory was wiped is refused, with and without --bootstrap")
     func wipedMember() async throws {
         let cluster = try await TestCluster.start(members: 3)

@@ -15,15 +15,19 @@ final class TestCluster {
     var addresses: [String] { ports.map { "127.0.0.1:\($0)" } }
     private var list: String { ports.enumerated().map { "\($0 + 1)=127.0.0.1:\($1)" }.joined(separator: ",") }
 
+    /// What each member is started with, beside what it needs.
+    private let options: [String]
+
     /// Starts a new cluster and waits until it has a leader.
-    static func start(members: Int) async throws -> TestCluster {
-        let cluster = try TestCluster(members: members)
+    static func start(members: Int, options: [String] = []) async throws -> TestCluster {
+        let cluster = try TestCluster(members: members, options: options)
         for id in 1...members { try cluster.start(id, isNew: true) }
         _ = try await cluster.leader()
         return cluster
     }
 
-    init(members: Int) throws {
+    init(members: Int, options: [String] = []) throws {
+        self.options = options
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-test-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         ports = try Self.freePorts(members)
@@ -55,11 +59,16 @@ final class TestCluster {
         return program
     }
 
+    /// What the member has logged since it was last started.
+    func log(_ id: Int) throws -> String {
+        try String(contentsOf: folder.appendingPathComponent("\(id).log"), encoding: .utf8)
+    }
+
     func directory(_ id: Int) -> String { folder.appendingPathComponent("\(id)").path }
 
     @discardableResult
     func start(_ id: Int, isNew: Bool = false) throws -> Process {
-        var arguments = ["--data", directory(id)]
+        var arguments = ["--data", directory(id)] + options
         if isNew { arguments += ["--id", "\(id)", "--cluster", list, "--bootstrap"] }
         let process = try launch("banyand", arguments, log: "\(id).log")
         processes[id] = process
@@ -92,6 +101,16 @@ final class TestCluster {
         }
         await client.close()
         throw Failure(description: "no member leads; see \(folder.path)")
+    }
+
+    /// Asks until `holds` is true; false when it is not so within 30 s.
+    func condition(_ holds: () throws -> Bool) async throws -> Bool {
+        let end = ContinuousClock.now + .seconds(30)
+        while ContinuousClock.now < end {
+            if try holds() { return true }
+            await Task.yield()
+        }
+        return false
     }
 
     /// Runs a program to its end.

@@ -11,6 +11,8 @@
 package struct Applied: Equatable, Sendable {
     /// The format of the rows that this version reads and writes.
     package static let stateFormat: UInt16 = 1
+    /// The highest cluster version whose commands and rules of execution this program knows.
+    package static let clusterVersionMax: UInt16 = 1
     static let byteCount = 80
 
     package var clusterVersion: UInt16 = 1
@@ -30,6 +32,7 @@ package struct Applied: Equatable, Sendable {
             throw .unknownFormat
         }
         clusterVersion = row.bigEndian(at: 2, as: UInt16.self)
+        guard clusterVersion <= Self.clusterVersionMax else { throw .unknownFormat }
         index = row.bigEndian(at: 8, as: UInt64.self)
         term = row.bigEndian(at: 16, as: UInt64.self)
         logTime = row.bigEndian(at: 24, as: UInt64.self)

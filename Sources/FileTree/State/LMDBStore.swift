@@ -5,17 +5,16 @@ import LMDB
 ///
 /// It belongs to the thread that made it.
 package struct LMDBStore: OrderedStore, ~Copyable {
-    /// The name of the one database in a state environment.
-    package static let databaseName = "state"
-
     private let database: Database
     private var transaction: WriteTransaction
 
-    package init(environment: Environment) throws(LMDBError) {
-        let opened = try environment.database(Self.databaseName)
-        let begun = try environment.beginWrite()
-        database = opened
-        transaction = begun
+    package init(_ state: StateEnvironment) throws(StateError) {
+        do throws(LMDBError) {
+            transaction = try state.environment.beginWrite()
+        } catch {
+            throw .store(error.code)
+        }
+        database = state.database
     }
 
     package borrowing func read<Result>(

@@ -1,0 +1,22 @@
+import LMDB
+
+/// The LMDB environment that holds one state, with its one database opened: nobody who reads it later has to wait for
+/// the write transaction that the state's owner keeps open.
+package struct StateEnvironment: Sendable {
+    /// The addresses set aside for a state; its file is sparse and grows with use.
+    package static let mapBytes = 1 << 40
+
+    let environment: Environment
+    let database: Database
+
+    /// Opens, or creates, the state in the existing directory `path`. A process opens a directory once at a time.
+    package init(path: String) throws(StateError) {
+        do throws(LMDBError) {
+            let opened = try Environment(path: path, mapSize: Self.mapBytes, databases: 4)
+            environment = opened
+            database = try opened.database("state")
+        } catch {
+            throw .store(error.code)
+        }
+    }
+}

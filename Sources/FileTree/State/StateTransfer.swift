@@ -1,0 +1,99 @@
+import LMDB
+
+/// A state at its last commit, as a snapshot is made from: a view that never changes while others write.
+package struct StateView: ~Copyable {
+    private let transaction: ReadTransaction
+    private let database: Database
+    package let applied: Applied
+    /// The configuration at the applied index, as its entry encoded it.
+    package let configuration: [UInt8]
+
+    package init(_ state: StateEnvironment) throws(StateError) {
+        let database = state.database
+        let transaction: ReadTransaction
+        do { transaction = try state.environment.beginRead() } catch { throw .store(error.code) }
+        guard let applied = try Self.row(StateKey.applied, transaction, database),
+            let configuration = try Self.row(StateKey.configuration, transaction, database)
+        else { throw .unknownFormat }
+        self.applied = try Applied(row: applied.span.bytes)
+        self.configuration = configuration
+        self.database = database
+        self.transaction = transaction
+    }
+
+    private static func row(
+        _ key: [UInt8], _ transaction: borrowing ReadTransaction, _ database: Database
+    ) throws(StateError) -> [UInt8]? {
+        let row: RawSpan?
+        do { row = try transaction.get(key.span.bytes, in: database) } catch { throw .store(error.code) }
+        guard let row else { return nil }
+        let value = try RowChecksum.verify(key: key.span.bytes, row: row)
+        return value.withUnsafeBytes { Array($0) }
+    }
+
+    /// Visits every row in the order of the keys, each checked against its checksum.
+    package borrowing func forEach(
+        _ visit: (_ key: RawSpan, _ row: RawSpan) throws(StateError) -> Void
+    ) throws(StateError) {
+        var failure: StateError?
+        do throws(LMDBError) {
+            var cursor = try transaction.cursor(database)
+            var isThere = try cursor.first()
+            while isThere {
+                do throws(StateError) {
+                    // A rotten row must not spread to another member.
+                    _ = try RowChecksum.verify(key: cursor.key, row: cursor.value)
+                    try visit(cursor.key, cursor.value)
+                } catch {
+                    failure = error
+                    break
+                }
+                isThere = try cursor.next()
+            }
+        } catch {
+            failure = .store(error.code)
+        }
+        if let failure { throw failure }
+    }
+}
+
+/// A state that is being built from a snapshot's rows, in an environment of its own beside the present one.
+package final class StateImport {
+    /// Bytes of rows in one transaction.
+    private static let transactionBytesMax = 32 << 20
+
+    private let state: StateEnvironment
+    private var transaction: WriteTransaction
+    private var bytes = 0
+
+    /// Begins a state in the existing, empty directory `path`.
+    package init(path: String) throws(StateError) {
+        let state = try StateEnvironment(path: path)
+        do { transaction = try state.environment.beginWrite() } catch { throw .store(error.code) }
+        self.state = state
+    }
+
+    /// Adds a row. Keys must ascend.
+    package func add(key: RawSpan, row: RawSpan) throws(StateError) {
+        guard key.byteCount > 0, key.byteCount <= state.environment.keyBytesMax else { throw .unknownFormat }
+        _ = try RowChecksum.verify(key: key, row: row)
+        do throws(LMDBError) {
+            try transaction.put(key, row, in: state.database, append: true)
+            bytes += key.byteCount + row.byteCount
+            if bytes >= Self.transactionBytesMax {
+                try transaction.commitAndContinue()
+                bytes = 0
+            }
+        } catch {
+            throw error == .keyExists ? .unknownFormat : .store(error.code)
+        }
+    }
+
+    /// Makes everything durable, and answers with what the rows say was applied.
+    ///
+    /// - Throws: `.unknownFormat` when no row says it.
+    package func finish() throws(StateError) -> Applied {
+        do { try transaction.commitAndContinue() } catch { throw .store(error.code) }
+        return try StateView(state).applied
+    }
+}

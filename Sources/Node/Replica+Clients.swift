@@ -1,0 +1,162 @@
+import FileTree
+import NIOCore
+import Raft
+import Transport
+import WireProtocol
+
+/// What clients ask: writes become proposals, reads wait for an index, and everything gets one answer.
+extension Replica {
+    func accept(_ connection: FrameConnection) { connections[connection.id] = connection }
+
+    func closed(_ connection: FrameConnection) { connections[connection.id] = nil }
+
+    func handleClient(_ frame: Frame, on connection: FrameConnection) {
+        let waiter = Waiter(connection: connection.id, requestID: frame.requestID)
+        let deadline = Clock.now + UInt64(frame.deadlineMilliseconds) * 1_000_000
+        guard connection.requestsInFlight < Welcome.requestsInFlightMax else {
+            refuse(waiter, .busy, isCounted: false)
+            return
+        }
+        connection.requestsInFlight += 1
+        switch frame.kind {
+        case .write:
+            if let error = CommandHeader.refusal(of: frame.body) {
+                answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
+            } else {
+                newWrites.append((waiter, frame.body, deadline))
+            }
+        case .read: newReads.append(PendingRead(waiter: waiter, query: frame.body, deadline: deadline))
+        case .status:
+            connection.requestsInFlight -= 1
+            connection.write { status.write(to: &$0, requestID: frame.requestID) }
+            markDirty(connection)
+        default:
+            connection.say(Goodbye(.protocolError, "a client sends writes, reads and status requests alone"))
+        }
+        scheduleTurn()
+    }
+
+    var status: MemberStatus {
+        let role: MemberStatus.Role =
+            switch core.role {
+            case .follower: .follower
+            case .candidate: .candidate
+            case .leader: .leader
+            case .learner: .learner
+            }
+        return MemberStatus(
+            id: identity.memberID, term: core.term, commit: core.commit, applied: lastReport.applied.index,
+            digest: lastReport.applied.digest.value, role: role, members: core.configuration.text,
+            leader: leaderAddress)
+    }
+
+    var leaderAddress: String {
+        core.leader.flatMap { core.configuration.member($0)?.address } ?? ""
+    }
+
+    func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) -> Void) {
+        guard let connection = connections[waiter.connection] else { return }
+        connection.requestsInFlight -= 1
+        connection.write { $0.writeFrame(.result, requestID: waiter.requestID, body: body) }
+        markDirty(connection)
+    }
+
+    func refuse(_ waiter: Waiter, _ code: Refusal.Code, isCounted: Bool = true) {
+        guard let connection = connections[waiter.connection] else { return }
+        if isCounted { connection.requestsInFlight -= 1 }
+        let leader = code == .notLeader ? leaderAddress : ""
+        connection.write { Refusal(code, leader: leader).write(to: &$0, requestID: waiter.requestID) }
+        markDirty(connection)
+    }
+
+    func markDirty(_ connection: FrameConnection) {
+        if dirty.last !== connection { dirty.append(connection) }
+    }
+
+    // MARK: writes
+
+    func proposeNewWrites() {
+        guard !newWrites.isEmpty else { return }
+        let now = Clock.now
+        var writes = newWrites
+        newWrites = []
+        if let refusal = core.proposalRefusal() {
+            let code: Refusal.Code =
+                switch refusal {
+                case .busy: .busy
+                case .notLeader(let leader): leader == nil ? .noLeader : .notLeader
+                }
+            for write in writes { refuse(write.waiter, code) }
+            return
+        }
+        writes.removeAll { write in
+            guard write.deadline < now else { return false }
+            refuse(write.waiter, .deadlinePassed)
+            return true
+        }
+        let logTime = leadership.logTime + (now - leadership.since) / 1_000_000
+        let wallTime = Clock.wall
+        var sizes: [UInt32] = []
+        sizes.reserveCapacity(writes.count)
+        var index = core.log.lastIndex
+        if window.isEmpty { windowFirst = index + 1 }
+        for write in writes {
+            index += 1
+            let length = write.command.readableBytes
+            var record = ByteBufferAllocator().buffer(capacity: EntryRecord.headerByteCount + length)
+            let start = record.beginRecord(.command, index: index, term: core.term, length: length)
+            let command = record.writerIndex
+            record.writeImmutableBuffer(write.command)
+            CommandHeader.stamp(&record, at: command, logTime: logTime, wallTime: wallTime)
+            record.sealRecord(at: start)
+            window.append(record)
+            sizes.append(UInt32(record.readableBytes))
+            if write.waiter.connection != 0 { proposed.append((index, write.waiter)) }
+        }
+        step(.propose(sizes: sizes))
+    }
+
+    func abandonProposals(with code: Refusal.Code) {
+        for (_, waiter) in proposed { refuse(waiter, code) }
+        proposed.removeAll()
+    }
+
+    // MARK: reads
+
+    func requestNewReads() {
+        guard !newReads.isEmpty else { return }
+        lastContext += 1
+        readsByContext[lastContext] = newReads
+        newReads = []
+        step(.readIndex(context: lastContext))
+    }
+
+    func resolve(_ state: ReadState) {
+        guard let reads = readsByContext.removeValue(forKey: state.context) else { return }
+        guard let index = state.index else {
+            for read in reads { refuse(read.waiter, .noLeader) }
+            return
+        }
+        if index <= dispatched {
+            for read in reads { stateThread.send(.read(read.query, read.waiter)) }
+        } else {
+            readsWaitingToApply.append((index, reads))
+        }
+    }
+
+    /// Refuses reads whose clients wait no longer.
+    func expireReads() {
+        guard !readsByContext.isEmpty || !readsWaitingToApply.isEmpty else { return }
+        let now = Clock.now
+        let isOver: (PendingRead) -> Bool = { [self] read in
+            guard read.deadline < now else { return false }
+            refuse(read.waiter, .deadlinePassed)
+            return true
+        }
+        for context in readsByContext.keys.sorted() {
+            readsByContext[context]?.removeAll(where: isOver)
+            if readsByContext[context]?.isEmpty == true { readsByContext[context] = nil }
+        }
+        for position in readsWaitingToApply.indices { readsWaitingToApply[position].reads.removeAll(where: isOver) }
+    }
+}

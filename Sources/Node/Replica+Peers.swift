@@ -1,0 +1,144 @@
+import Logging
+import NIOCore
+import Raft
+import RaftLog
+import Transport
+import WireProtocol
+
+/// The other members: connections, messages with the records of their entries, and entries that left the memory.
+extension Replica {
+    func connectPeers() {
+        for member in core.configuration.members where member.peer.rawValue != identity.incarnation {
+            guard let address = Address(member.address) else { continue }
+            var lanes: [Lane: PeerLink] = [:]
+            for lane in [Lane.control, .append] {
+                let link = PeerLink(
+                    to: address, on: loop, hello: { [unowned self] in hello(lane) },
+                    onWelcome: { [unowned self] in welcomed($1, $2, by: member, lane) },
+                    onBreak: { [unowned self] in broke(member, lane, $1) })
+                lanes[lane] = link
+                link.start()
+            }
+            links[member.peer] = lanes
+        }
+    }
+
+    func hello(_ lane: Lane) -> Hello {
+        var hello = Hello(role: .peer)
+        hello.lane = lane
+        hello.clusterID = core.configuration.clusterID
+        hello.memberID = identity.memberID
+        hello.incarnation = identity.incarnation
+        hello.members = (identity.genesis ?? core.configuration).text
+        return hello
+    }
+
+    func welcomed(_ connection: FrameConnection, _ welcome: Welcome, by member: Member, _ lane: Lane) -> Bool {
+        guard welcome.incarnation == member.peer.rawValue else {
+            logger.warning(
+                "peer has another incarnation: its directory was wiped or is another member's",
+                metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
+            connection.close()
+            return true
+        }
+        // A member that was not reached before its founder went on: the first entry is the same for everyone.
+        if welcome.isBootstrapping, let genesis = identity.genesis {
+            connection.write { buffer in buffer.writeFrame(.genesis) { genesis.write(to: &$0) } }
+            connection.flush()
+        }
+        logger.info(
+            "peer connected", metadata: ["peer": "\(member.id)", "address": "\(member.address)", "lane": "\(lane)"])
+        return true
+    }
+
+    func broke(_ member: Member, _ lane: Lane, _ goodbye: Goodbye?) {
+        if let goodbye, goodbye.code != .shuttingDown {
+            logger.warning("peer refused", metadata: ["peer": "\(member.id)", "reason": "\(goodbye.reason)"])
+        }
+        guard !isStopped, lane == .append else { return }
+        step(.unreachable(peer: member.peer))
+        scheduleTurn()
+    }
+
+    /// Sends by the lane that fits; without a connection the message is lost, and Raft sends another.
+    func send(_ message: Message) {
+        let lane: Lane = if case .append = message.body { .append } else { .control }
+        guard let connection = links[message.to]?[lane]?.connection else { return }
+        if case .append(let append) = message.body, let first = append.entries.first {
+            let records = records(from: first.index, count: append.entries.count)
+            connection.write { buffer in
+                message.writeHead(to: &buffer, recordBytes: records.reduce(0) { $0 + $1.readableBytes })
+                for record in records { buffer.writeImmutableBuffer(record) }
+            }
+        } else {
+            connection.write { message.writeHead(to: &$0) }
+        }
+        markDirty(connection)
+    }
+
+    func records(from first: Index, count: Int) -> ArraySlice<ByteBuffer> {
+        if first >= windowFirst {
+            let start = Int(first - windowFirst)
+            return Array(window[start..<start + count])[...]
+        }
+        let start = Int(first - fetched.first)
+        return fetched.records[start..<start + count]
+    }
+
+    func handlePeer(_ frame: Frame, from hello: Hello) throws {
+        let peerMessage = try PeerMessage(frame)
+        let message = peerMessage.message
+        // A message must come from whom the connection's hello named, and mean this directory.
+        guard message.from.rawValue == hello.incarnation, message.to.rawValue == identity.incarnation else { return }
+        step(.message(message))
+        if case .append(let append) = message.body, let records = peerMessage.records { takeIn(append, records) }
+        scheduleTurn()
+    }
+
+    /// Keeps the records of the entries that the core just took into its log.
+    func takeIn(_ append: Message.Append, _ records: ByteBuffer) {
+        guard let first = core.takeAppended() else { return }
+        while windowFirst + UInt64(window.count) > first, !window.isEmpty { window.removeLast() }
+        if window.isEmpty { windowFirst = first }
+        var records = records
+        for entry in append.entries {
+            guard let record = records.readSlice(length: Int(entry.size)) else { return }
+            // A copy of its own: a slice would keep the whole buffer of the socket alive.
+            if entry.index >= first { window.append(ByteBuffer(bytes: record.readableBytesView)) }
+        }
+    }
+
+    /// Entries for a peer that lags behind the window are read from the disk, on the reader's thread.
+    func read(_ request: EntriesRequest) {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        reader.read(request) { entries in this.value.entriesRead(request.peer, entries) }
+    }
+
+    func entriesRead(_ peer: PeerID, _ entries: [EntryRecord]) {
+        guard !isStopped else { return }
+        perform(core.takeOutput())
+        if let first = entries.first {
+            let records = entries.map { entry in
+                var buffer = ByteBuffer()
+                let start = buffer.beginRecord(
+                    entry.header.kind, index: entry.header.index, term: entry.header.term,
+                    length: entry.payload.readableBytes)
+                buffer.writeImmutableBuffer(entry.payload)
+                buffer.sealRecord(at: start)
+                return buffer
+            }
+            fetched = (first.header.index, records)
+        }
+        let configurations = entries.compactMap { entry -> IndexedConfiguration? in
+            var payload = entry.payload
+            guard entry.header.kind == .configuration, let configuration = Configuration(from: &payload) else {
+                return nil
+            }
+            return IndexedConfiguration(index: entry.header.index, configuration: configuration)
+        }
+        step(.entriesRead(peer: peer, entries: entries.map(\.header), configurations: configurations))
+        perform(core.takeOutput())
+        fetched = (0, [])
+        scheduleTurn()
+    }
+}

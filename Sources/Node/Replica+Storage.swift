@@ -1,0 +1,107 @@
+import FileTree
+import NIOCore
+import Raft
+import RaftLog
+import WireProtocol
+
+/// The log's writer and the state's thread: what is handed to them, and what they report.
+extension Replica {
+    // MARK: the log writer
+
+    func hand(_ write: Write) {
+        if let snapshot = write.snapshot { switchState(to: snapshot, write) }
+        let first = write.entries.isEmpty ? 0 : Int(write.entries.lowerBound - windowFirst)
+        let records = Array(window[first..<first + write.entries.count])
+        if write.truncates { tail.truncate(from: write.entries.lowerBound) }
+        if let last = write.entries.last {
+            tail.append(through: last, bytes: records.reduce(0) { $0 + $1.readableBytes })
+        }
+        logWriter.send(
+            LogWriter.Request(write: write, records: records, stateNumber: write.snapshot == nil ? nil : stateNumber))
+    }
+
+    /// Forgets what the core's window forgot.
+    func evict() {
+        while windowFirst < core.log.windowFirst, !window.isEmpty {
+            window.removeFirst()
+            windowFirst += 1
+        }
+        if window.isEmpty { windowFirst = core.log.windowFirst }
+    }
+
+    func saved(_ write: UInt64) {
+        guard !isStopped else { return }
+        completedWrite = write
+        if let number = switchWrite, number <= write {
+            switchWrite = nil
+            reader.removeStates(keep: stateNumber)
+        }
+        step(.saved(write: write))
+        releaseHeld()
+        scheduleTurn()
+    }
+
+    func releaseHeld() {
+        while let first = held.first, first.write <= completedWrite {
+            held.removeFirst()
+            send(first.message)
+        }
+    }
+
+    // MARK: the state thread
+
+    func dispatch(_ range: ClosedRange<Index>) {
+        dispatched = range.upperBound
+        let inMemory = max(range.lowerBound, windowFirst)
+        if range.lowerBound < inMemory {
+            stateThread.send(.replay(range.lowerBound...min(inMemory - 1, range.upperBound)))
+        }
+        if inMemory <= range.upperBound {
+            var waiters: [Waiter?] = []
+            if !proposed.isEmpty {
+                for index in inMemory...range.upperBound {
+                    waiters.append(proposed.first?.index == index ? proposed.removeFirst().waiter : nil)
+                }
+            }
+            let first = Int(inMemory - windowFirst)
+            let records = Array(window[first...Int(range.upperBound - windowFirst)])
+            stateThread.send(.apply(first: inMemory, records: records, waiters: waiters))
+        }
+        releaseReads()
+    }
+
+    /// Hands out the reads whose index the state thread will have reached by then.
+    func releaseReads() {
+        while let next = readsWaitingToApply.first, next.index <= dispatched {
+            readsWaitingToApply.removeFirst()
+            for read in next.reads { stateThread.send(.read(read.query, read.waiter)) }
+        }
+    }
+
+    func reported(_ report: StateReport) {
+        guard !isStopped else { return }
+        lastReport = report
+        step(.applied(report.applied.index))
+        for (id, answer) in report.answers {
+            guard let connection = connections[id] else { continue }
+            connection.requestsInFlight -= answer.count
+            connection.write { $0.writeImmutableBuffer(answer.frames) }
+            markDirty(connection)
+        }
+        lastReport.answers = [:]
+        reclaimIfNeeded()
+        compactIfDue()
+        scheduleTurn()
+    }
+
+    /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between.
+    func reclaimIfNeeded() {
+        if lastReport.applied.orphans == 0 || core.role != .leader { isReclaiming = false }
+        guard core.role == .leader, lastReport.applied.orphans > 0, core.applied == core.log.lastIndex || !isReclaiming
+        else { return }
+        isReclaiming = true
+        var command = ByteBuffer()
+        Reclaim().write(to: &command)
+        newWrites.append((Waiter(connection: 0, requestID: 0), command, .max))
+    }
+}

@@ -1,0 +1,193 @@
+import Foundation
+import NIOCore
+import Raft
+import Testing
+import WireProtocol
+
+@testable import FileTree
+@testable import Snapshots
+
+@Suite("Snapshots")
+struct SnapshotsTests {
+    /// A folder of its own, which goes with it.
+    private final class Scratch {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("snapshot-\(UUID().uuidString)")
+
+        init() throws { try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true) }
+
+        deinit { try? FileManager.default.removeItem(at: folder) }
+
+        func state(_ name: String) throws -> String {
+            let path = folder.appendingPathComponent(name).path
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+            return path
+        }
+
+        var file: String { folder.appendingPathComponent("snapshot").path }
+    }
+
+    private static let configuration = Configuration(
+        clusterID: 0x0102, members: [Member(id: 1, peer: PeerID(0x0A), address: "a:1")])
+
+    /// A state with an inline file, a large one, and many rows of the given size.
+    private static func tree(at path: String, files: Int, bytes: Int) throws -> DurableTree {
+        let tree = try DurableTree(path: path)
+        var answer = ByteBuffer()
+        var payload = ByteBuffer()
+        configuration.write(to: &payload)
+        try tree.apply(index: 1, term: 1, kind: .configuration, payload: payload, answer: &answer)
+        for number in 0..<files {
+            var command = ByteBuffer()
+            let content = ByteBuffer(bytes: (0..<bytes).map { UInt8(truncatingIfNeeded: $0 &* number) })
+            Put(path: try TreePath("/d\(number % 3)/f\(number)"), content: content, mtime: 7).write(to: &command)
+            try tree.apply(
+                index: UInt64(number + 2), term: 2, kind: .command, payload: command, answer: &answer)
+        }
+        try tree.commit()
+        return tree
+    }
+
+    private static func spool(_ tree: DurableTree, to path: String) throws -> SnapshotHeader {
+        let view = try StateView(tree.environment)
+        return try SnapshotWriter.spool(view, to: path)
+    }
+
+    private static func pieces(of path: String) throws -> [ByteBuffer] {
+        let file = try SnapshotFile(path: path)
+        var pieces: [ByteBuffer] = []
+        while let next = try file.next() { pieces.append(next.bytes) }
+        return pieces
+    }
+
+    /// Receives the pieces as a member does; true when the snapshot was whole.
+    private static func receive(
+        _ pieces: [ByteBuffer], into path: String, clusterID: UInt64 = 0x0102
+    ) throws -> Bool {
+        guard let header = pieces.first else { return false }
+        let state = try StateImport(path: path)
+        let receiver = try SnapshotReceiver(header: header, clusterID: clusterID, into: state)
+        var isWhole = false
+        for piece in pieces.dropFirst() { isWhole = try receiver.receive(piece) }
+        return isWhole
+    }
+
+    @Test("a state comes out of its snapshot as it went in", arguments: [(0, 0), (40, 900), (9, 400_000)])
+    func roundTrip(files: Int, bytes: Int) throws {
+        let scratch = try Scratch()
+        let source = try Self.tree(at: scratch.state("source"), files: files, bytes: bytes)
+        let header = try Self.spool(source, to: scratch.file)
+        #expect(header.metadata.index == source.applied.index)
+        #expect(header.metadata.configuration == Self.configuration)
+        let pieces = try Self.pieces(of: scratch.file)
+        #expect(pieces.count >= 3)
+        let path = try scratch.state("copy")
+        #expect(try Self.receive(pieces, into: path))
+        let copy = try DurableTree(path: path)
+        #expect(copy.applied == source.applied)
+        for number in 0..<files {
+            var query = ByteBuffer()
+            Query.get(try TreePath("/d\(number % 3)/f\(number)")).write(to: &query)
+            var (expected, actual) = (ByteBuffer(), ByteBuffer())
+            try source.answer(query, into: &expected)
+            try copy.answer(query, into: &actual)
+            #expect(expected == actual)
+        }
+    }
+
+    @Test("writes that go on while a snapshot is taken are not in it")
+    func consistentView() throws {
+        let scratch = try Scratch()
+        let tree = try Self.tree(at: scratch.state("source"), files: 5, bytes: 10)
+        let before = tree.applied
+        let view = try StateView(tree.environment)
+        var answer = ByteBuffer()
+        var command = ByteBuffer()
+        Put(path: try TreePath("/late"), content: ByteBuffer(string: "x")).write(to: &command)
+        try tree.apply(index: before.index + 1, term: 2, kind: .command, payload: command, answer: &answer)
+        try tree.commit()
+        #expect(try SnapshotWriter.spool(view, to: scratch.file).metadata.index == before.index)
+        let path = try scratch.state("copy")
+        #expect(try Self.receive(Self.pieces(of: scratch.file), into: path))
+        #expect(try DurableTree(path: path).applied == before)
+    }
+
+    @Test("no bit of a snapshot can change unnoticed")
+    func flippedBits() throws {
+        let scratch = try Scratch()
+        _ = try Self.spool(Self.tree(at: scratch.state("source"), files: 2, bytes: 30), to: scratch.file)
+        let pieces = try Self.pieces(of: scratch.file)
+        var number = 0
+        for (position, piece) in pieces.enumerated() {
+            for offset in 0..<piece.readableBytes {
+                var damaged = pieces
+                damaged[position].setInteger(
+                    (piece.getInteger(at: offset, as: UInt8.self) ?? 0) ^ (1 << UInt8(offset % 8)), at: offset)
+                number += 1
+                let path = try scratch.state("copy-\(number)")
+                #expect(throws: SnapshotError.self, "byte \(offset) of piece \(position)") {
+                    let isWhole = try Self.receive(damaged, into: path)
+                    // A chunk that turned into a trailer ends the snapshot early: it is then not whole.
+                    if !isWhole { throw SnapshotError.corrupt }
+                }
+                try FileManager.default.removeItem(atPath: path)
+            }
+        }
+    }
+
+    @Test("missing, repeated and swapped pieces are refused, and so is another cluster's snapshot")
+    func wrongPieces() throws {
+        let scratch = try Scratch()
+        _ = try Self.spool(Self.tree(at: scratch.state("source"), files: 12, bytes: 400_000), to: scratch.file)
+        let pieces = try Self.pieces(of: scratch.file)
+        try #require(pieces.count >= 5)
+        var missing = pieces
+        missing.remove(at: 2)
+        var repeated = pieces
+        repeated.insert(pieces[1], at: 1)
+        var swapped = pieces
+        swapped.swapAt(1, 2)
+        for (number, wrong) in [missing, repeated, swapped].enumerated() {
+            let path = try scratch.state("copy-\(number)")
+            #expect(throws: SnapshotError.corrupt) { try Self.receive(wrong, into: path) }
+        }
+        let truncated = Array(pieces.dropLast())
+        let path = try scratch.state("truncated")
+        #expect(try !Self.receive(truncated, into: path))
+        let foreign = try scratch.state("foreign")
+        #expect(throws: SnapshotError.wrongCluster) { try Self.receive(pieces, into: foreign, clusterID: 9) }
+    }
+
+    @Test("a newer format is refused by its number, and another file by its first bytes")
+    func otherFormats() throws {
+        let header = SnapshotHeader(
+            clusterVersion: 1, metadata: SnapshotMetadata(index: 1, term: 1, configuration: Self.configuration))
+        var newer = header.encoded()
+        newer.setInteger(UInt16(2), at: 8)
+        #expect(throws: SnapshotError.unknownFormat(2)) { try SnapshotHeader(newer) }
+        #expect(throws: SnapshotError.notASnapshot) { try SnapshotHeader(ByteBuffer(string: "PK..............")) }
+        #expect(throws: SnapshotError.notASnapshot) { try SnapshotHeader(ByteBuffer()) }
+    }
+
+    /// The file was written by the first version that had snapshots; every later one must read it.
+    @Test("the snapshot in fixtures/snapshots is read, and is written like that")
+    func golden() throws {
+        let scratch = try Scratch()
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("fixtures/snapshots/version-1")
+        let pieces = try Self.pieces(of: file.path)
+        let path = try scratch.state("copy")
+        #expect(try Self.receive(pieces, into: path))
+        let copy = try DurableTree(path: path)
+        #expect(copy.applied.index == 4)
+        #expect(copy.applied.digest.description == "651a0d59a6b6e0fa0a91ab5c6c60d66a")
+        // zlib's bytes may differ between its versions; everything around them may not.
+        _ = try Self.spool(Self.tree(at: scratch.state("source"), files: 3, bytes: 2000), to: scratch.file)
+        let written = try Self.pieces(of: scratch.file)
+        #expect(written.count == pieces.count)
+        #expect(written.first == pieces.first)
+        #expect(written.last?.getSlice(at: 0, length: 12) == pieces.last?.getSlice(at: 0, length: 12))
+        #expect(
+            try DurableTree(path: scratch.state("source")).applied
+                == copy.applied)
+    }
+}
