@@ -9,6 +9,9 @@ import WireProtocol
 /// operation ends within the timeout. A write whose answer was lost ends with `BanyanError.unknownOutcome`: it is for
 /// the caller to decide whether it may be repeated.
 public final class BanyanClient: Sendable {
+    /// The largest content of a file, in bytes.
+    public static let contentBytesMax = FileTreeLimits.contentBytesMax
+
     private let core: NIOLoopBound<ClientCore>
     private let loop: any EventLoop
     private let nodes: [String]
@@ -46,7 +49,7 @@ public final class BanyanClient: Sendable {
         let put = Put(
             path: try Self.path(path), content: ByteBuffer(bytes: content), mode: mode, mtime: modificationTime,
             condition: condition.encoded)
-        guard content.count <= FileTreeLimits.contentBytesMax else { throw BanyanError.contentTooLarge }
+        guard content.count <= Self.contentBytesMax else { throw BanyanError.contentTooLarge }
         return try await write { put.write(to: &$0) }
     }
 
@@ -102,27 +105,43 @@ public final class BanyanClient: Sendable {
         return try await write { command.write(to: &$0) }
     }
 
-    /// Asks each member of the cluster what it believes. Members that don't answer are reported as unreachable.
+    /// Asks each member of the cluster what it believes, all at once. Members that don't answer within a second (or the
+    /// timeout, if that is shorter) are reported as unreachable.
     public func status() async throws -> [MemberReport] {
         var asked: Set<String> = []
         var reports: [UInt64: MemberReport] = [:]
-        var toAsk = nodes
+        var toAsk = Set(nodes)
         var isReached = false
-        while let address = toAsk.popLast() {
-            guard asked.insert(address).inserted else { continue }
-            guard let frame = try? await send(.status, ByteBuffer(), to: address), let status = try? MemberStatus(frame)
-            else { continue }
-            isReached = true
-            reports[status.id] = MemberReport(status, address: address)
-            for part in status.members.split(separator: ",") {
-                let sides = part.split(separator: "=", maxSplits: 1)
-                guard sides.count == 2, let id = UInt64(sides[0]) else { continue }
-                if reports[id] == nil { reports[id] = MemberReport(unreachable: id, address: String(sides[1])) }
-                toAsk.append(String(sides[1]))
+        while !toAsk.isEmpty {
+            asked.formUnion(toAsk)
+            let answers = await withTaskGroup(of: (String, MemberStatus?).self) { group in
+                for address in toAsk { group.addTask { (address, await self.status(of: address)) } }
+                return await group.reduce(into: []) { $0.append($1) }
             }
+            toAsk = []
+            for case (let address, let status?) in answers {
+                isReached = true
+                reports[status.id] = MemberReport(status, address: address)
+                for part in status.members.split(separator: ",") {
+                    let sides = part.split(separator: "=", maxSplits: 1)
+                    guard sides.count == 2, let id = UInt64(sides[0]) else { continue }
+                    if reports[id] == nil { reports[id] = MemberReport(unreachable: id, address: String(sides[1])) }
+                    toAsk.insert(String(sides[1]))
+                }
+            }
+            toAsk.subtract(asked)
         }
         guard isReached else { throw BanyanError.unreachable }
         return reports.values.sorted { $0.id < $1.id }
+    }
+
+    private func status(of address: String) async -> MemberStatus? {
+        let promise = loop.makePromise(of: Frame.self)
+        perform(.status, ByteBuffer(), to: address, within: min(timeout, .seconds(1))) {
+            promise.completeWith($0.mapError { $0 as any Error })
+        }
+        guard let frame = try? await promise.futureResult.get() else { return nil }
+        return try? MemberStatus(frame)
     }
 
     // MARK: requests
@@ -148,18 +167,18 @@ public final class BanyanClient: Sendable {
         throw BanyanError(error, revision: 0)
     }
 
-    private func send(_ kind: Frame.Kind, _ body: ByteBuffer, to address: String? = nil) async throws -> Frame {
+    private func send(_ kind: Frame.Kind, _ body: ByteBuffer) async throws -> Frame {
         let promise = loop.makePromise(of: Frame.self)
-        perform(kind, body, to: address) { promise.completeWith($0.mapError { $0 as any Error }) }
+        perform(kind, body) { promise.completeWith($0.mapError { $0 as any Error }) }
         return try await promise.futureResult.get()
     }
 
     /// Sends one request without a task of its own; `completion` is called on the client's loop.
     package func perform(
-        _ kind: Frame.Kind, _ body: ByteBuffer, to address: String? = nil,
+        _ kind: Frame.Kind, _ body: ByteBuffer, to address: String? = nil, within limit: TimeAmount? = nil,
         completion: @escaping @Sendable (Result<Frame, BanyanError>) -> Void
     ) {
-        let (core, deadline) = (core, NIODeadline.now() + timeout)
+        let (core, deadline) = (core, NIODeadline.now() + (limit ?? timeout))
         loop.execute {
             core.value.send(
                 ClientCore.Request(

@@ -15,6 +15,8 @@ final class ClientConnection: ChannelInboundHandler {
     /// Not sent: the member has not answered the hello.
     private var unsent: [(id: UInt64, request: ClientCore.Request)] = []
     private var sent: [UInt64: ClientCore.Request] = [:]
+    /// When the member last answered, or was first asked after it had answered everything.
+    private var lastProgress = NIODeadline.now()
     private var pending = ByteBuffer()
 
     init(address: String, core: ClientCore) {
@@ -58,6 +60,7 @@ final class ClientConnection: ChannelInboundHandler {
             unsent.append((id, request))
             return
         }
+        if sent.isEmpty { lastProgress = .now() }
         sent[id] = request
         let left = max(1, (request.deadline - .now()).nanoseconds / 1_000_000)
         pending.writeFrame(request.kind, requestID: id, deadlineMilliseconds: UInt32(clamping: left)) { body in
@@ -73,6 +76,7 @@ final class ClientConnection: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let frame = unwrapInboundIn(data)
+        lastProgress = .now()
         switch frame.kind {
         case .welcome where !isReady:
             isReady = true
@@ -94,6 +98,16 @@ final class ClientConnection: ChannelInboundHandler {
     /// Whether the member let the hello wait for so long that it must be stopped or cut off: its system still accepts
     /// connections for it. What was not sent yet may go to another.
     func isMute(at now: NIODeadline) -> Bool { !isReady && now - began > .milliseconds(500) }
+
+    /// Takes back the reads of a member that was asked and says nothing: it may be stopped or cut off, and another can
+    /// answer them. A write has to wait, since it may have been proposed.
+    func takeStalledReads(at now: NIODeadline) -> [ClientCore.Request] {
+        guard !sent.isEmpty, now - lastProgress > .seconds(1) else { return [] }
+        let reads = sent.filter { $0.value.kind == .read }
+        for id in reads.keys { sent[id] = nil }
+        lastProgress = now
+        return Array(reads.values)
+    }
 
     func close() { if let channel { channel.close(promise: nil) } else { end() } }
 

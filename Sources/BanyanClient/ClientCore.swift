@@ -163,8 +163,12 @@ final class ClientCore {
                 for request in sent {
                     request.completion(.failure(request.kind == .write ? .unknownOutcome : .noQuorum))
                 }
+                let stalled = connection.takeStalledReads(at: .now())
                 // A member that answers nothing may be stopped or cut off: try another.
-                if !sent.isEmpty, core.leader == connection.address { core.forgetLeader() }
+                if !sent.isEmpty || !stalled.isEmpty, core.leader == connection.address || core.leader == nil {
+                    core.forgetLeader()
+                }
+                for request in stalled { core.retryLater(request) }
                 if connection.isMute(at: .now()) { connection.close() }
                 if !connection.isIdle { isIdle = false }
             }
