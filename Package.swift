@@ -4,7 +4,7 @@ import PackageDescription
 // The house: arrows point down only. A target imports what stands below it and nothing beside it.
 //
 //     banyand   banyan   banyan-load               thin executables: parse, call, print
-//     Node      Mirror   LoadGenerator             a running member; the tools' engines
+//     Node      Mirror   LoadGenerator   Console   a running member; the tools' engines; how programs end
 //     Transport BanyanClient                       sockets
 //     RaftLog   Snapshots                          the durable log and hard state; snapshot files
 //     FileTree  WireProtocol                       commands, queries, apply; frames
@@ -89,16 +89,17 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        .target(name: "Console", dependencies: [arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "Node", "Transport", logging, arguments, nioCore, nioPosix,
+                "Node", "Transport", "Console", logging, arguments, nioCore, nioPosix,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
-            name: "banyan", dependencies: ["BanyanClient", "Mirror", arguments], swiftSettings: strict),
+            name: "banyan", dependencies: ["BanyanClient", "Mirror", "Console", arguments], swiftSettings: strict),
         .executableTarget(
-            name: "banyan-load", dependencies: ["LoadGenerator", arguments], swiftSettings: strict),
+            name: "banyan-load", dependencies: ["LoadGenerator", "Console", arguments], swiftSettings: strict),
 
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
@@ -109,7 +110,9 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
-            name: "ClusterTests", dependencies: ["BanyanClient", "banyand", "banyan"], swiftSettings: strict),
+            name: "ClusterTests",
+            dependencies: ["BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", nioCore],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -23,12 +23,12 @@ final class DataDirectory {
     init(path: String) throws {
         self.path = path
         try Self.makeDirectory(path)
+        try Self.refuseForeignFiles(path)
         lock = open(path + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard lock >= 0 else { throw StartError("\(path): can't be written: \(Self.reason)") }
         guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
             throw StartError("\(path): another process uses this directory; stop it first, or name another with --data")
         }
-        try Self.refuseForeignFiles(path)
         try Self.makeDirectory(path + "/log")
         do { store = try LogStore(path: path + "/log") } catch {
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Console
 import Foundation
 import LoadGenerator
 
@@ -29,6 +30,8 @@ struct BanyanLoad: AsyncParsableCommand {
             throw ValidationError("--clients, --connections and --files must be positive, --size from 0 to 1048576")
         }
     }
+
+    static func main() async { await Console.run(Self.self) }
 
     private struct Report: Encodable {
         let system = "banyan"

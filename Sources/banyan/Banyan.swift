@@ -1,5 +1,6 @@
 import ArgumentParser
 import BanyanClient
+import Console
 import Foundation
 
 @main
@@ -21,12 +22,7 @@ struct Banyan: AsyncParsableCommand {
         ])
 
     static func main() async {
-        do {
-            var command = try parseAsRoot(commandFirst(Array(CommandLine.arguments.dropFirst())))
-            if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
-        } catch {
-            finish(error)
-        }
+        await Console.run(Self.self, commandFirst(Array(CommandLine.arguments.dropFirst())))
     }
 
     /// Moves the options that stand before the command behind it: `banyan --json ls /` is `banyan ls --json /`.
@@ -47,45 +43,18 @@ struct Banyan: AsyncParsableCommand {
         }
         return commands + options + rest
     }
-
-    /// Ends the process with one line on stderr and the exit code that scripts rely on.
-    private static func finish(_ error: any Error) -> Never {
-        if let failure = error as? CommandFailure {
-            FileHandle.standardError.write(Data("banyan: \(failure.message)\n".utf8))
-            Foundation.exit(failure.exitCode)
-        }
-        if let code = error as? ExitCode { Foundation.exit(code.rawValue) }
-        let code = exitCode(for: error)
-        let text = fullMessage(for: error)
-        if code == .success {
-            print(text)
-            Foundation.exit(0)
-        }
-        FileHandle.standardError.write(Data("\(text)\n".utf8))
-        // ArgumentParser's code for wrong usage is sysexits' 64.
-        Foundation.exit(2)
-    }
 }
 
-/// What went wrong, in one line, and the exit code for it.
-struct CommandFailure: Error {
-    let message: String
-    let exitCode: Int32
-
-    init(_ message: String, exitCode: Int32 = 1) {
-        self.message = message
-        self.exitCode = exitCode
-    }
-
+extension CommandFailure {
     init(_ error: BanyanError, at path: String) {
-        message = "\(path): \(error)"
-        exitCode =
+        let exitCode: Int32 =
             switch error {
             case .notFound: 3
             case .conditionFailed: 4
             case .unknownOutcome, .unreachable, .noQuorum: 5
             default: 1
             }
+        self.init("\(path): \(error)", exitCode: exitCode)
     }
 }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import BanyanClient
+import Console
 import Foundation
 
 /// What a write prints with `--json`.
@@ -49,16 +50,24 @@ struct PutCommand: AsyncParsableCommand {
         }
     }
 
+    /// Whatever can be read: a file, a pipe, standard input. Of what is too large no more is read than shows it.
     private func read() throws -> ([UInt8], UInt16) {
-        if file == "-" { return (Array(FileHandle.standardInput.readDataToEndOfFile()), 0o644) }
-        do {
-            let content = try Data(contentsOf: URL(fileURLWithPath: file))
-            let attributes = try FileManager.default.attributesOfItem(atPath: file)
-            let mode = (attributes[.posixPermissions] as? NSNumber)?.uint16Value ?? 0o644
-            return (Array(content), mode)
-        } catch {
-            throw CommandFailure("\(file): can't be read: \(error.localizedDescription)")
+        let descriptor = file == "-" ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC)
+        let failure = { CommandFailure("\(file): can't be read: \(String(cString: strerror(errno)))") }
+        guard descriptor >= 0 else { throw failure() }
+        defer { if descriptor != STDIN_FILENO { close(descriptor) } }
+        var info = Foundation.stat()
+        guard fstat(descriptor, &info) == 0 else { throw failure() }
+        var content: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while content.count <= BanyanClient.contentBytesMax {
+            let count = Foundation.read(descriptor, &buffer, buffer.count)
+            guard count >= 0 else { throw failure() }
+            if count == 0 { break }
+            content += buffer[..<count]
         }
+        let isFile = info.st_mode & S_IFMT == S_IFREG
+        return (content, isFile ? UInt16(info.st_mode & 0o7777) : 0o644)
     }
 }
 

@@ -1,3 +1,4 @@
+import Console
 import Foundation
 
 /// Members as child processes, and what happens to them, line by line.

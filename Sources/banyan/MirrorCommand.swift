@@ -1,5 +1,6 @@
 import ArgumentParser
 import BanyanClient
+import Console
 import Foundation
 import Mirror
 
@@ -76,7 +77,7 @@ struct MirrorCommand: AsyncParsableCommand {
         if !summary.failures.isEmpty { throw ExitCode.failure }
     }
 
-    private static func complain(_ text: String) { FileHandle.standardError.write(Data("banyan: \(text)\n".utf8)) }
+    private static func complain(_ text: String) { Console.complain("banyan", text) }
 }
 
 /// One line on a terminal's stderr that shows how far a long command is.

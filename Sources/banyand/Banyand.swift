@@ -1,4 +1,5 @@
 import ArgumentParser
+import Console
 import Glibc
 import Logging
 import NIOCore
@@ -38,6 +39,8 @@ struct Banyand: AsyncParsableCommand {
 
     @Flag(help: ArgumentHelp("Join a running cluster.", visibility: .hidden))
     var join = false
+    @Option(help: ArgumentHelp("Serve administration over HTTP.", visibility: .hidden)) var admin: String?
+    @Option(help: ArgumentHelp("Read these options from a file.", visibility: .hidden)) var config: String?
 
     @Option(help: "Where to listen, as HOST:PORT, if not at this member's address in --cluster.")
     var listen: Address?
@@ -50,9 +53,20 @@ struct Banyand: AsyncParsableCommand {
     @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel: Logger.Level = .info
 
+    enum LogFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
+
+    @Option(name: .customLong("log-format"), help: "Log lines as text for people or as JSON objects.")
+    var logFormat = LogFormat.text
+
+    static func main() async { await Console.run(Self.self) }
+
     func validate() throws {
         if join {
             throw ValidationError("--join is not served by this version: found the cluster with all its members")
+        }
+        if admin != nil { throw ValidationError("--admin is not served by this version: use 'banyan status'") }
+        if config != nil {
+            throw ValidationError("--config is not served by this version: give the options themselves")
         }
         if !cluster.members.isEmpty, id == nil {
             throw ValidationError("--cluster needs --id: which of its members is this?")
@@ -60,9 +74,13 @@ struct Banyand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let level = logLevel
+        let (level, format) = (logLevel, logFormat)
         LoggingSystem.bootstrap { label in
-            var handler = StreamLogHandler.standardError(label: label)
+            var handler: any LogHandler =
+                switch format {
+                case .text: StreamLogHandler.standardError(label: label)
+                case .json: JSONLogHandler(label: label)
+                }
             handler.logLevel = level
             return handler
         }
@@ -77,8 +95,7 @@ struct Banyand: AsyncParsableCommand {
         do {
             try await service.prepare()
         } catch {
-            complain(Self.describe(error))
-            throw ExitCode.failure
+            throw CommandFailure(Self.describe(error))
         }
         let lifecycle = ServiceGroup(
             configuration: ServiceGroupConfiguration(
@@ -107,7 +124,7 @@ final class ServerService: Service {
         server = loop.submit {
             let server = try Server(options, on: loop, logger: logger) { reason in
                 logger.critical("this member stops", metadata: ["reason": "\(reason)"])
-                complain(reason)
+                Console.complain("banyand", reason)
                 // Nothing is left to be saved: what was not synced was not acknowledged.
                 exit(1)
             }
@@ -128,12 +145,6 @@ final class ServerService: Service {
         finish()
         logger.info("stopped")
     }
-}
-
-/// One line on stderr, for whoever started the process.
-private func complain(_ reason: String) {
-    let line = Array("banyand: \(reason)\n".utf8)
-    _ = line.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
 }
 
 /// `1=host:port,2=host:port`

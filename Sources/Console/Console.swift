@@ -1,0 +1,51 @@
+import ArgumentParser
+import Glibc
+
+/// What went wrong, in one line, and the exit code for it.
+package struct CommandFailure: Error {
+    package let message: String
+    package let exitCode: Int32
+
+    package init(_ message: String, exitCode: Int32 = 1) {
+        self.message = message
+        self.exitCode = exitCode
+    }
+}
+
+/// How Banyan's programs begin and end: one line on stderr that says what to do, and an exit code that scripts rely on.
+package enum Console {
+    /// The exit code of wrong usage.
+    package static let wrongUsage: Int32 = 2
+
+    /// Parses `arguments`, runs the command, and ends the process.
+    package static func run<Command: ParsableCommand>(
+        _ root: Command.Type, _ arguments: [String] = Array(CommandLine.arguments.dropFirst())
+    ) async -> Never {
+        do {
+            var command = try root.parseAsRoot(arguments)
+            if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+            exit(0)
+        } catch {
+            let name = root.configuration.commandName ?? root._commandName
+            switch error {
+            case let failure as CommandFailure:
+                complain(name, failure.message)
+                exit(failure.exitCode)
+            case let code as ExitCode: exit(code.rawValue)
+            case _ where root.exitCode(for: error) == .success:
+                // A request for help.
+                print(root.fullMessage(for: error))
+                exit(0)
+            default:
+                complain(name, "\(root.message(for: error)); see '\(name) --help'")
+                exit(wrongUsage)
+            }
+        }
+    }
+
+    /// One line on stderr.
+    package static func complain(_ name: String, _ message: String) {
+        let line = Array("\(name): \(message)\n".utf8)
+        _ = line.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    }
+}

@@ -1,0 +1,209 @@
+import BanyanClient
+import Foundation
+import NIOCore
+import Testing
+import WireProtocol
+
+@Suite("Bad input", .serialized)
+struct BadInputTests {
+    // MARK: the command line
+
+    @Test("what the tree forbids gets the exit code of its kind, and changes nothing")
+    func treeErrors() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        let revision = try await client.put("/d/file", Array("content".utf8))
+        let before = try await client.status().map(\.digest)
+        let big = cluster.folder.appendingPathComponent("big")
+        try Data(count: (1 << 20) + 1).write(to: big)
+        let longName = "/" + String(repeating: "n", count: 256)
+        let longPath = String(repeating: "/n", count: 2049)
+        let null = "/dev/null"
+        let wrong: [([String], Int32, String)] = [
+            (["put", "relative", null], 1, "not a valid path"), (["put", "/a//b", null], 1, "not a valid path"),
+            (["put", "/a/../b", null], 1, "not a valid path"), (["put", "/a/./b", null], 1, "not a valid path"),
+            (["put", longPath, null], 1, "not a valid path"), (["put", longName, null], 1, "255 bytes"),
+            (["put", "/d", null], 1, "directory"), (["put", "/d/file/below", null], 1, "is a file"),
+            (["put", "/", null], 1, "directory"), (["put", "/big", big.path], 1, "1 MiB"),
+            (["put", "/x", "/no/such/file"], 1, "can't be read"), (["get", "/d"], 1, "directory"),
+            (["get", "/none"], 3, "no such"), (["stat", "/none"], 3, "no such"), (["ls", "/none"], 3, "no such"),
+            (["ls", "/d/file"], 1, "file"), (["rm", "/none"], 3, "no such"), (["rm", "/d"], 1, "rm -r"),
+            (["rm", "-r", "/"], 1, "root"), (["mkdir", "/d"], 1, "already"), (["mkdir", "/p/q"], 3, "no such"),
+            (["mv", "/none", "/x"], 3, "no such"), (["mv", "/d", "/d/x"], 1, "into itself"),
+            (["mv", "/d/file", "/none/x"], 3, "no such"),
+            (["put", "/d/file", null, "--if-absent"], 4, "at revision \(revision)"),
+            (["put", "/d/file", null, "--if-revision", "1"], 4, "at revision \(revision)"),
+            (["put", "/d/none", null, "--if-revision", "1"], 4, "absent"),
+            (["rm", "/d/file", "--if-revision", "1"], 4, "at revision \(revision)"),
+            (["mv", "/d/file", "/d/x", "--if-revision", "1"], 4, "at revision \(revision)"),
+        ]
+        for (arguments, code, part) in wrong {
+            let result = try cluster.run("banyan", ["--nodes", cluster.addresses[0]] + arguments)
+            #expect(result.code == code, "banyan \(arguments.joined(separator: " ").prefix(60)): \(result.errors)")
+            #expect(result.errors.contains(part), "\(result.errors)")
+            #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
+        }
+        #expect(try await client.status().map(\.digest) == before)
+        await client.close()
+    }
+
+    @Test("wrong usage of any program is one line and exit code 2, and nobody there is 5")
+    func usage() async throws {
+        let cluster = try TestCluster(members: 1)
+        let nobody = cluster.addresses[0]
+        let wrong: [(String, [String], Int32)] = [
+            ("banyan", ["ls", "--no-such-option"], 2), ("banyan", ["frobnicate"], 2),
+            ("banyan", ["--nodes", "x", "ls"], 2), ("banyan", ["--timeout", "never", "ls"], 2),
+            ("banyan", ["put", "/x", "--if-absent", "--if-revision", "1"], 2),
+            ("banyan", ["--nodes", nobody, "--timeout", "300ms", "ls", "/"], 5),
+            ("banyan", ["--nodes", nobody, "--timeout", "300ms", "status"], 5), ("banyand", [], 2),
+            ("banyand", ["--data", cluster.directory(1), "--join"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--admin", "127.0.0.1:1"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--cluster", "1=nowhere"], 2),
+            ("banyand", ["--no-such-option"], 2), ("banyan-load", ["--no-such-option"], 2),
+            ("banyan-load", ["--clients", "0"], 2),
+        ]
+        for (program, arguments, code) in wrong {
+            let result = try cluster.run(program, arguments)
+            #expect(result.code == code, "\(program) \(arguments): \(result.errors)")
+            #expect(result.errors.split(separator: "\n").count == 1, "\(program) \(arguments): \(result.errors)")
+            #expect(result.errors.hasPrefix("\(program): "), "\(result.errors)")
+        }
+    }
+
+    // MARK: directories and ports
+
+    @Test("a directory that is another's, in use, empty or not Banyan's is refused in one line, and stays as it was")
+    func directories() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let used = cluster.directory(1)
+        let foreign = cluster.folder.appendingPathComponent("foreign")
+        try FileManager.default.createDirectory(at: foreign, withIntermediateDirectories: true)
+        try Data("mine".utf8).write(to: foreign.appendingPathComponent("thesis.txt"))
+        let empty = cluster.folder.appendingPathComponent("empty").path
+        let list = "1=127.0.0.1:1,2=127.0.0.1:2"
+        let wrong: [([String], String)] = [
+            (["--data", used], "another process"), (["--data", foreign.path], "thesis.txt"),
+            (["--data", empty, "--id", "1", "--cluster", list], "--bootstrap"),
+            (["--data", empty, "--id", "3", "--cluster", list, "--bootstrap"], "--id 3"),
+            (["--data", "/proc/none"], "can't be made"),
+            (["--data", empty, "--listen", cluster.addresses[0]], "can't listen"),
+        ]
+        for (arguments, part) in wrong {
+            let result = try cluster.run("banyand", arguments)
+            #expect(result.code == 1, "\(arguments): \(result.errors)")
+            #expect(result.errors.contains(part), "\(arguments): \(result.errors)")
+        }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: foreign.path) == ["thesis.txt"])
+        try cluster.signal(1, SIGTERM)
+        let otherID = try cluster.run("banyand", ["--data", used, "--id", "2", "--cluster", list])
+        #expect(otherID.code == 1)
+        #expect(otherID.errors.contains("belongs to member 1"), "\(otherID.errors)")
+        // A log that is not one.
+        let log = URL(fileURLWithPath: used).appendingPathComponent("log/data.mdb")
+        try Data(repeating: 0x55, count: 1 << 16).write(to: log)
+        let damaged = try cluster.run("banyand", ["--data", used])
+        #expect(damaged.code == 1)
+        #expect(damaged.errors.contains("not a log of Banyan's"), "\(damaged.errors)")
+    }
+
+    // MARK: the protocol
+
+    @Test("garbage, truncated, oversized and foreign frames are refused with a reason, and the member goes on")
+    func frames() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let port = cluster.ports[0]
+        let hello = { (change: (inout Hello) -> Void) in
+            Self.bytes { buffer in
+                var hello = Hello(role: .client)
+                change(&hello)
+                hello.write(to: &buffer)
+            }
+        }
+        let oversized = hello { _ in } + [0x7F, 0xFF, 0xFF, 0xFF, 17]
+        let unknownKind =
+            hello { _ in }
+            + Self.bytes { $0.writeFrame(.read) { $0.writeBytes([]) } }.enumerated().map {
+                $0 == 4 ? 99 : $1
+            }
+        let refused: [([UInt8], Goodbye.Code)] = [
+            (Array("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8), .protocolError),
+            ([UInt8](repeating: 0, count: 64), .protocolError), ([UInt8](repeating: 0xFF, count: 64), .protocolError),
+            (
+                Self.bytes { $0.writeFrame(.hello) { $0.writeString("XNYN, and more than thirty-six bytes of it") } },
+                .protocolError
+            ),
+            (Self.bytes { $0.writeFrame(.hello) { $0.writeString("BNYN") } }, .protocolError),
+            (hello { $0.versions = 7...9 }, .noCommonVersion), (oversized, .protocolError),
+            (unknownKind, .protocolError),
+            (hello { ($0.role, $0.clusterID, $0.memberID) = (.peer, 1, 1) }, .wrongCluster),
+            (
+                hello { ($0.role, $0.isBootstrapping, $0.memberID, $0.incarnation) = (.peer, true, 1, 5) },
+                .unknownIncarnation
+            ),
+            (
+                hello { _ in } + Self.bytes { $0.writeFrame(.peerMessage) { $0.writeInteger(UInt64(1)) } },
+                .protocolError
+            ),
+        ]
+        for (number, (bytes, code)) in refused.enumerated() {
+            var answer = ByteBuffer(bytes: try Self.exchange(bytes, port: port))
+            var goodbye: Goodbye?
+            while let frame = try answer.readFrame(bodyBytesMax: Frame.bodyBytesMax) { goodbye = try? Goodbye(frame) }
+            #expect(goodbye?.code == code, "case \(number): \(String(describing: goodbye))")
+            #expect(goodbye?.reason.isEmpty == false)
+        }
+        // Broken off in the middle of a frame.
+        _ = try Self.exchange(Array(hello { _ in }.prefix(20)), port: port, isCutOff: true)
+        // A request that can't be read is answered, and the connection lives on.
+        let malformed = Self.bytes { buffer in
+            Hello(role: .client).write(to: &buffer)
+            buffer.writeFrame(.write, requestID: 8, deadlineMilliseconds: 5000) { $0.writeString("nonsense") }
+            buffer.writeFrame(.read, requestID: 9, deadlineMilliseconds: 5000) { $0.writeInteger(UInt8(77)) }
+            buffer.writeFrame(.hello) { $0.writeString("a second hello") }
+        }
+        var answer = ByteBuffer(bytes: try Self.exchange(malformed, port: port))
+        var codes: [UInt64: UInt16] = [:]
+        while var frame = try answer.readFrame(bodyBytesMax: Frame.bodyBytesMax) {
+            if frame.kind == .result { codes[frame.requestID] = frame.body.readInteger() }
+        }
+        #expect(codes[8] == 1)
+        let client = cluster.client()
+        _ = try await client.put("/after", Array("it all".utf8))
+        #expect(try await client.get("/after").content == Array("it all".utf8))
+        await client.close()
+    }
+
+    private static func bytes(_ write: (inout ByteBuffer) -> Void) -> [UInt8] {
+        var buffer = ByteBuffer()
+        write(&buffer)
+        return Array(buffer.readableBytesView)
+    }
+
+    /// Sends `bytes` and reads until the member closes the connection.
+    private static func exchange(_ bytes: [UInt8], port: Int, isCutOff: Bool = false) throws -> [UInt8] {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var limit = timeval(tv_sec: 10, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        let isConnected = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
+        }
+        try #require(isConnected)
+        try #require(send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count)
+        if isCutOff { return [] }
+        var received: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        while true {
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            if count <= 0 { return received }
+            received += buffer[..<count]
+        }
+    }
+}
