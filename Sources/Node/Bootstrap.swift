@@ -42,7 +42,7 @@ final class Bootstrap {
                     self?.welcomed(welcome, member.id)
                     return self != nil
                 },
-                onBreak: { [weak self] _, goodbye in self?.refused(goodbye, by: member.id) })
+                onBreak: { [weak self] _, goodbye, _ in self?.refused(goodbye, by: member.id) })
             links.append(link)
             link.start()
         }

@@ -15,7 +15,7 @@ extension Replica {
                 let link = PeerLink(
                     to: address, on: loop, hello: { [unowned self] in hello(lane) },
                     onWelcome: { [unowned self] in welcomed($1, $2, by: member, lane) },
-                    onBreak: { [unowned self] in broke(member, lane, $1) })
+                    onBreak: { [unowned self] in broke(member, lane, $1, wasReady: $2) })
                 lanes[lane] = link
                 link.start()
             }
@@ -46,16 +46,19 @@ extension Replica {
             connection.write { buffer in buffer.writeFrame(.genesis) { genesis.write(to: &$0) } }
             connection.flush()
         }
-        logger.info(
-            "peer connected", metadata: ["peer": "\(member.id)", "address": "\(member.address)", "lane": "\(lane)"])
+        if lane == .control {
+            logger.info("peer connected", metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
+        }
         return true
     }
 
-    func broke(_ member: Member, _ lane: Lane, _ goodbye: Goodbye?) {
+    func broke(_ member: Member, _ lane: Lane, _ goodbye: Goodbye?, wasReady: Bool) {
         if let goodbye, goodbye.code != .shuttingDown {
             logger.warning("peer refused", metadata: ["peer": "\(member.id)", "reason": "\(goodbye.reason)"])
         }
-        guard !isStopped, lane == .append else { return }
+        guard !isStopped else { return }
+        if wasReady, lane == .control { logger.info("peer disconnected", metadata: ["peer": "\(member.id)"]) }
+        guard lane == .append else { return }
         step(.unreachable(peer: member.peer))
         scheduleTurn()
     }

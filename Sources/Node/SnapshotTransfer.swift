@@ -59,7 +59,7 @@ final class SnapshotTransfer {
                 self?.sendMore()
                 return self != nil
             },
-            onBreak: { [weak self] _, goodbye in self?.end(isInstalled: false, failure: goodbye?.reason) },
+            onBreak: { [weak self] _, goodbye, _ in self?.end(isInstalled: false, failure: goodbye?.reason) },
             onFrame: { [weak self] _, _, frame in self?.received(frame) })
         let this = NIOLoopBound(self, eventLoop: loop)
         reader.spool(environment, for: id) { result in

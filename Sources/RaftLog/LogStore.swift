@@ -141,6 +141,9 @@ package final class LogStore: Sendable {
             }
             return true
         }
+        // The commit index is saved with or after the entries that it covers: whatever it names was there.
+        let last = headers.last?.index ?? row.compactedIndex
+        guard row.hardState.commit <= last else { throw .corruptEntry(last + 1) }
         let log = LogView(
             compactedIndex: row.compactedIndex, compactedTerm: row.compactedTerm, entries: headers,
             configurations: configurations)

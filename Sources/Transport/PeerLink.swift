@@ -21,7 +21,7 @@ package final class PeerLink {
     private let loop: any EventLoop
     private let hello: () -> Hello
     private let onWelcome: (PeerLink, FrameConnection, Welcome) -> Bool
-    private let onBreak: (PeerLink, Goodbye?) -> Void
+    private let onBreak: (PeerLink, Goodbye?, _ wasReady: Bool) -> Void
     private let onFrame: (PeerLink, FrameConnection, Frame) -> Void
     private var state = State.idle
     private var backoff = TimeAmount.milliseconds(20)
@@ -30,12 +30,13 @@ package final class PeerLink {
     /// - Parameters:
     ///   - hello: what to say at each connection.
     ///   - onWelcome: the peer answered; false ends the link.
-    ///   - onBreak: the connection is gone, with the peer's reason if it gave one.
+    ///   - onBreak: the connection is gone, or could not be made; with the peer's reason if it gave one, and whether the
+    ///     peer had answered.
     ///   - onFrame: anything after the welcome.
     package init(
         to address: Address, on loop: any EventLoop, hello: @escaping () -> Hello,
         onWelcome: @escaping (PeerLink, FrameConnection, Welcome) -> Bool,
-        onBreak: @escaping (PeerLink, Goodbye?) -> Void,
+        onBreak: @escaping (PeerLink, Goodbye?, _ wasReady: Bool) -> Void,
         onFrame: @escaping (PeerLink, FrameConnection, Frame) -> Void = { _, _, _ in }
     ) {
         self.address = address
@@ -116,13 +117,14 @@ package final class PeerLink {
     }
 
     private func broke() {
+        let wasReady = connection != nil
         switch state {
         case .stopped, .idle: return
         case .connecting, .greeting, .ready: state = .idle
         }
         let goodbye = lastGoodbye
         lastGoodbye = nil
-        onBreak(self, goodbye)
+        onBreak(self, goodbye, wasReady)
         guard case .idle = state else { return }
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(in: backoff) { this.value.start() }

@@ -64,17 +64,55 @@ struct ClusterTests {
         #expect(done.code == 0, "\(done.errors)")
     }
 
-    @Test("all members killed at once keep every acknowledged put")
+    @Test("all members killed at once in the middle of puts keep every acknowledged one")
     func allKilled() async throws {
         let cluster = try await TestCluster.start(members: 3)
-        let client = cluster.client()
-        for number in 0..<300 { _ = try await client.put("/all/\(number)", Array("\(number)".utf8)) }
-        for id in 1...3 { try cluster.signal(id, SIGKILL) }
-        for id in 1...3 { try cluster.start(id) }
-        for number in 0..<300 {
-            let (content, _) = try await client.get("/all/\(number)")
-            #expect(content == Array("\(number)".utf8))
+        let client = cluster.client(timeout: .seconds(30))
+        let acknowledged = await withTaskGroup(of: Int?.self) { group in
+            for number in 0..<400 {
+                group.addTask {
+                    let path = "/all/\(number)"
+                    return (try? await client.put(path, Array(path.utf8))) == nil ? nil : number
+                }
+            }
+            var done: [Int] = []
+            for await number in group {
+                if let number { done.append(number) }
+                if done.count == 100 {
+                    for id in 1...3 { try? cluster.signal(id, SIGKILL) }
+                    for id in 1...3 { _ = try? cluster.start(id) }
+                }
+            }
+            return done
         }
+        #expect(acknowledged.count >= 100)
+        for number in acknowledged {
+            let path = "/all/\(number)"
+            #expect(try await client.get(path).content == Array(path.utf8))
+        }
+        await client.close()
+    }
+
+    @Test("a stopped follower that comes back disturbs no term, and catches up")
+    func stoppedFollower() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        let leader = try await cluster.leader()
+        let follower = leader % 3 + 1
+        let term = try await client.status().map(\.term).max()
+        try cluster.signal(follower, SIGSTOP)
+        // Long enough for it to believe that its leader is gone: several election timeouts.
+        let since = ContinuousClock.now
+        var number = 0
+        while ContinuousClock.now - since < .seconds(2) {
+            _ = try await client.put("/while-stopped/\(number % 100)", Array("\(number)".utf8))
+            number += 1
+        }
+        try cluster.signal(follower, SIGCONT)
+        try await expectEqualDigests(cluster, client)
+        let members = try await client.status()
+        #expect(members.map(\.term) == members.map { _ in term })
+        #expect(members.first { $0.role == "leader" }?.id == UInt64(leader))
         await client.close()
     }
 
