@@ -103,31 +103,41 @@ package struct Mirror: Sendable {
 
     // MARK: both
 
+    /// What became of one transfer. The position stands for the item, so that the tasks' result is no generic type.
+    private struct Transferred: Sendable {
+        let position: Int
+        let bytes: Result<UInt64, any Error>
+    }
+
     /// Runs `transfer` for each item, some at a time; a failure is noted and the others go on.
     private func copy<Item: Sendable>(
         _ items: [Item], into summary: inout MirrorSummary, name: (Item) -> String,
         transfer: @escaping @Sendable (Item) async throws -> UInt64
     ) async {
-        await withTaskGroup(of: (Item, Result<UInt64, any Error>).self) { group in
-            var rest = items[...]
-            let begin = { (item: Item, group: inout TaskGroup<(Item, Result<UInt64, any Error>)>) in
+        await withTaskGroup(of: Transferred.self) { group in
+            var next = 0
+            func begin() {
+                guard next < items.count, !Task.isCancelled else { return }
+                let (position, item) = (next, items[next])
+                next += 1
                 group.addTask {
-                    do { return (item, .success(try await transfer(item))) } catch { return (item, .failure(error)) }
+                    do { return Transferred(position: position, bytes: .success(try await transfer(item))) } catch {
+                        return Transferred(position: position, bytes: .failure(error))
+                    }
                 }
             }
-            for _ in 0..<Self.inFlight {
-                if let item = rest.popFirst() { begin(item, &group) }
-            }
+            for _ in 0..<Self.inFlight { begin() }
             var done = 0
-            while let (item, result) = await group.next() {
-                if let next = rest.popFirst(), !Task.isCancelled { begin(next, &group) }
+            while let transferred = await group.next() {
+                begin()
                 done += 1
-                switch result {
+                switch transferred.bytes {
                 case .success(let bytes):
                     summary.files += 1
                     summary.bytes += bytes
                 case .failure(let error as LocalError): summary.failures.append("\(error)")
-                case .failure(let error): summary.failures.append("\(name(item)): \(error)")
+                case .failure(let error):
+                    summary.failures.append("\(name(items[transferred.position])): \(error)")
                 }
                 progress(done, items.count, summary.bytes)
             }
