@@ -15,9 +15,12 @@ build: packages ## Build the programs for release.
 	$(SWIFT) build -c release
 	@echo "built: $$($(SWIFT) build -c release --show-bin-path)/{banyand,banyan,banyan-load}"
 
-test: packages python ## Build for debugging and run all tests.
-	$(SWIFT) build --build-tests
-	$(SWIFT) test --skip-build
+# Tests run what users run: optimized programs. A folder of their own keeps the flag from rebuilding `make build`'s.
+TESTING := -c release -Xswiftc -enable-testing --scratch-path .build-test
+
+test: packages python ## Build everything optimized and run all tests.
+	$(SWIFT) build $(TESTING) --build-tests
+	$(SWIFT) test $(TESTING) --skip-build
 
 lint: ## Check the form of all Swift sources.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
@@ -26,7 +29,7 @@ format: ## Bring all Swift sources into form.
 	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests
 
 clean: ## Remove what was built, and the data of `make run`.
-	rm -rf .build .banyan-local
+	rm -rf .build .build-test .banyan-local
 
 # The C libraries underneath, from Debian's or Ubuntu's packages.
 packages:

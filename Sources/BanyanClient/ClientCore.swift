@@ -24,12 +24,15 @@ final class ClientCore {
 
     private static let retryDelay = TimeAmount.milliseconds(20)
     private static let redirectsMax = 5
+    /// How long a member may take to say who leads, before the next one is asked.
+    private static let locateTimeout = TimeAmount.milliseconds(500)
 
     let loop: any EventLoop
     private let nodes: [String]
     private var connections: [String: ClientConnection] = [:]
     private var leader: String?
     private var nextNode = 0
+    private var isLocating = false
     private var lastID: UInt64 = 0
     /// Requests between two tries.
     private var waiting: [Request] = []
@@ -49,11 +52,45 @@ final class ClientCore {
             return
         }
         scheduleSweep()
+        // A write to a member that is stopped would end as "unknown" for no good reason: it goes to the leader alone.
+        if request.kind == .write, leader == nil {
+            retryLater(request)
+            locateLeader()
+            return
+        }
         let target = request.address ?? leader ?? nodes[nextNode % nodes.count]
         let connection = connections[target] ?? connect(to: target)
         lastID += 1
         connection.send(request, id: lastID)
         scheduleFlush()
+    }
+
+    /// Asks one member after the other who leads, until one knows.
+    private func locateLeader() {
+        guard !isLocating, !isClosed else { return }
+        isLocating = true
+        let position = nextNode
+        send(
+            Request(
+                kind: .status, body: ByteBuffer(), deadline: .now() + Self.locateTimeout,
+                completion: { [weak self] in self?.located($0, askedAt: position) },
+                address: nodes[position % nodes.count]))
+    }
+
+    private func located(_ result: Result<Frame, BanyanError>, askedAt position: Int) {
+        isLocating = false
+        guard !isClosed, leader == nil else { return }
+        switch result.map({ try? MemberStatus($0).leader }) {
+        case .success(let address?) where !address.isEmpty:
+            leader = address
+            retryNow()
+        case .success:
+            // There is no leader now: that is known, where silence is not.
+            for position in waiting.indices { waiting[position].wasRefused = true }
+            nextNode = position + 1
+        // A connection that broke has moved on already.
+        case .failure: nextNode = position + 1
+        }
     }
 
     func close() {
@@ -134,13 +171,16 @@ final class ClientCore {
         isRetryScheduled = true
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(in: Self.retryDelay) {
-            let core = this.value
-            core.isRetryScheduled = false
-            let requests = core.waiting
-            core.waiting = []
-            for request in requests {
-                if request.deadline <= .now() { core.expire(request) } else { core.send(request) }
-            }
+            this.value.isRetryScheduled = false
+            this.value.retryNow()
+        }
+    }
+
+    private func retryNow() {
+        let requests = waiting
+        waiting = []
+        for request in requests {
+            if request.deadline <= .now() { expire(request) } else { send(request) }
         }
     }
 

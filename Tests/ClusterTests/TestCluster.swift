@@ -49,14 +49,7 @@ final class TestCluster {
             let program = folder.appendingPathComponent(name)
             if FileManager.default.isExecutableFile(atPath: program.path) { return program }
         }
-        // The test runner of another folder: the build's own is beside this file's package.
-        let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        let program = package.appendingPathComponent(".build/debug/\(name)")
-        guard FileManager.default.isExecutableFile(atPath: program.path) else {
-            throw Failure(description: "\(name) was not built")
-        }
-        return program
+        throw Failure(description: "\(name) was not built")
     }
 
     /// What the member has logged since it was last started.
