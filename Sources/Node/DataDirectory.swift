@@ -33,6 +33,8 @@ final class DataDirectory {
         do { store = try LogStore(path: path + "/log") } catch {
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
         }
+        // LMDB syncs its files and not the directories that name them: without this, a power cut could take the log away.
+        for directory in [path + "/log", path, path + "/.."] { try Self.sync(directory) }
     }
 
     deinit { close(lock) }
@@ -42,17 +44,17 @@ final class DataDirectory {
 
     /// The directory of the state, made if it is missing; states that nothing points to are removed.
     func prepareState(_ number: UInt64) throws -> String {
-        Self.removeStates(in: path, keep: [number])
+        Self.removeStates(in: path) { $0 != number }
         for spool in ["snapshot", "snapshot.new"] { unlink("\(path)/\(spool)") }
         let state = Self.statePath(in: path, number)
         try Self.makeDirectory(state)
+        try Self.sync(path)
         return state
     }
 
-    static func removeStates(in path: String, keep numbers: [UInt64]) {
-        let kept = numbers.map { "state-\($0)" }
-        for name in (try? listing(path)) ?? [] where name.hasPrefix("state-") && !kept.contains(name) {
-            remove(path + "/" + name)
+    static func removeStates(in path: String, where isUseless: (_ number: UInt64) -> Bool) {
+        for name in (try? listing(path)) ?? [] where name.hasPrefix("state-") {
+            if UInt64(name.dropFirst(6)).map(isUseless) ?? false { remove(path + "/" + name) }
         }
     }
 
@@ -63,11 +65,11 @@ final class DataDirectory {
     }
 
     /// Makes a directory's entries durable.
-    static func sync(_ path: String) {
+    static func sync(_ path: String) throws {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { return }
-        fsync(descriptor)
-        close(descriptor)
+        guard descriptor >= 0 else { throw StartError("\(path): can't be read: \(reason)") }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw StartError("\(path): can't be synced: \(reason)") }
     }
 
     /// A directory that holds other things was named by mistake; nothing in it is touched.

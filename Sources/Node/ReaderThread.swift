@@ -16,7 +16,8 @@ final class ReaderThread: Sendable {
         case piece(transfer: UInt64, @Sendable (Result<Piece, SnapshotError>) -> Void)
         case endTransfer(UInt64)
         case receive(SnapshotPiece, over: UInt64, clusterID: UInt64, stateNumber: UInt64, @Sendable (Received) -> Void)
-        case removeStates(keep: UInt64)
+        case removeStates(before: UInt64)
+        case removeState(UInt64)
     }
 
     typealias Piece = (bytes: ByteBuffer, isLast: Bool)
@@ -75,8 +76,12 @@ final class ReaderThread: Sendable {
             .receive(piece, over: connection, clusterID: clusterID, stateNumber: stateNumber, onLoop(done)))
     }
 
-    /// Removes every state but this one and one that is being built.
-    func removeStates(keep: UInt64) { thread.send(.removeStates(keep: keep)) }
+    /// Removes the states that were in use before this one. Numbers only grow, so that none is touched that is being built
+    /// or waits to be installed.
+    func removeStates(before number: UInt64) { thread.send(.removeStates(before: number)) }
+
+    /// Removes a state that was received and is of no use.
+    func removeState(_ number: UInt64) { thread.send(.removeState(number)) }
 
     func close() { thread.close() }
 
@@ -120,8 +125,8 @@ final class ReaderThread: Sendable {
                     if incoming?.connection == connection { dropIncoming() }
                     done(.refused(error))
                 }
-            case .removeStates(let number):
-                DataDirectory.removeStates(in: directory, keep: [number, incoming?.stateNumber ?? number])
+            case .removeStates(let number): DataDirectory.removeStates(in: directory) { $0 < number }
+            case .removeState(let number): DataDirectory.remove(DataDirectory.statePath(in: directory, number))
             }
         }
 
@@ -174,18 +179,14 @@ final class ReaderThread: Sendable {
             if piece.number == 0 {
                 dropIncoming()
                 let path = DataDirectory.statePath(in: directory, stateNumber)
-                let state: StateImport
-                do {
-                    try DataDirectory.makeDirectory(path)
-                    state = try StateImport(path: path)
-                } catch let error as StateError {
-                    throw .state(error)
+                do throws(SnapshotError) {
+                    incoming = Incoming(
+                        receiver: try begin(piece, in: path, clusterID: clusterID), connection: connection,
+                        stateNumber: stateNumber)
                 } catch {
-                    throw .file(errno)
+                    DataDirectory.remove(path)
+                    throw error
                 }
-                incoming = Incoming(
-                    receiver: try SnapshotReceiver(header: piece.bytes, clusterID: clusterID, into: state),
-                    connection: connection, stateNumber: stateNumber)
                 return .taken
             }
             guard let receiving = incoming, receiving.connection == connection, receiving.nextPiece == piece.number
@@ -193,9 +194,20 @@ final class ReaderThread: Sendable {
             incoming?.nextPiece += 1
             guard try receiving.receiver.receive(piece.bytes) else { return .taken }
             incoming = nil
-            DataDirectory.sync(DataDirectory.statePath(in: directory, receiving.stateNumber))
-            DataDirectory.sync(directory)
+            do {
+                try DataDirectory.sync(DataDirectory.statePath(in: directory, receiving.stateNumber))
+                try DataDirectory.sync(directory)
+            } catch { throw .file(errno) }
             return .complete(receiving.receiver.header, stateNumber: receiving.stateNumber)
+        }
+
+        private func begin(
+            _ header: SnapshotPiece, in path: String, clusterID: UInt64
+        ) throws(SnapshotError) -> SnapshotReceiver {
+            do { try DataDirectory.makeDirectory(path) } catch { throw .file(errno) }
+            let state: StateImport
+            do { state = try StateImport(path: path) } catch { throw .state(error) }
+            return try SnapshotReceiver(header: header.bytes, clusterID: clusterID, into: state)
         }
 
         private func dropIncoming() {

@@ -6,12 +6,20 @@ import WireProtocol
 
 /// What clients ask: writes become proposals, reads wait for an index, and everything gets one answer.
 extension Replica {
-    func accept(_ connection: FrameConnection) { connections[connection.id] = connection }
+    func accept(_ connection: FrameConnection) {
+        connections[connection.id] = connection
+        connection.onWritable = { [weak self, weak connection] in
+            if let connection { self?.admitReads(of: connection) }
+        }
+    }
 
-    func closed(_ connection: FrameConnection) { connections[connection.id] = nil }
+    func closed(_ connection: FrameConnection) {
+        connections[connection.id] = nil
+        waitingReads[connection.id] = nil
+    }
 
     func handleClient(_ frame: Frame, on connection: FrameConnection) {
-        let waiter = Waiter(connection: connection.id, requestID: frame.requestID)
+        let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: frame.kind == .read)
         let deadline = Clock.now + UInt64(frame.deadlineMilliseconds) * 1_000_000
         guard connection.requestsInFlight < Welcome.requestsInFlightMax else {
             refuse(waiter, .busy, isCounted: false)
@@ -20,12 +28,17 @@ extension Replica {
         connection.requestsInFlight += 1
         switch frame.kind {
         case .write:
-            if let error = CommandHeader.refusal(of: frame.body) {
+            if frame.body.readableBytes > FileTreeLimits.commandBytesMax {
+                answer(waiter) { Outcome.failed(.contentTooLarge, revision: 0).write(to: &$0) }
+            } else if let error = CommandHeader.refusal(of: frame.body) {
                 answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
             } else {
                 newWrites.append((waiter, frame.body, deadline))
             }
-        case .read: newReads.append(PendingRead(waiter: waiter, query: frame.body, deadline: deadline))
+        case .read:
+            waitingReads[connection.id, default: []].append(
+                PendingRead(waiter: waiter, query: frame.body, deadline: deadline))
+            admitReads(of: connection)
         case .status:
             connection.requestsInFlight -= 1
             connection.write { status.write(to: &$0, requestID: frame.requestID) }
@@ -63,7 +76,13 @@ extension Replica {
 
     func refuse(_ waiter: Waiter, _ code: Refusal.Code, isCounted: Bool = true) {
         guard let connection = connections[waiter.connection] else { return }
-        if isCounted { connection.requestsInFlight -= 1 }
+        if isCounted {
+            connection.requestsInFlight -= 1
+            if waiter.isRead {
+                connection.readsInFlight -= 1
+                admitReads(of: connection)
+            }
+        }
         let leader = code == .notLeader ? leaderAddress : ""
         connection.write { Refusal(code, leader: leader).write(to: &$0, requestID: waiter.requestID) }
         markDirty(connection)
@@ -77,7 +96,9 @@ extension Replica {
 
     func proposeNewWrites() {
         guard !newWrites.isEmpty else { return }
+        // One time for the question and the proposal: in between, a leader could find that it leads no more.
         let now = Clock.now
+        step(.tick, now: now)
         var writes = newWrites
         newWrites = []
         if let refusal = core.proposalRefusal() {
@@ -87,6 +108,7 @@ extension Replica {
                 case .notLeader(let leader): leader == nil ? .noLeader : .notLeader
                 }
             for write in writes { refuse(write.waiter, code) }
+            reclaiming = nil
             return
         }
         writes.removeAll { write in
@@ -111,9 +133,13 @@ extension Replica {
             record.sealRecord(at: start)
             window.append(record)
             sizes.append(UInt32(record.readableBytes))
-            if write.waiter.connection != 0 { proposed.append((index, write.waiter)) }
+            if write.waiter.connection == Waiter.member.connection {
+                reclaiming = index
+            } else {
+                proposed.append((index, write.waiter))
+            }
         }
-        step(.propose(sizes: sizes))
+        step(.propose(sizes: sizes), now: now)
     }
 
     func abandonProposals(with code: Refusal.Code) {
@@ -122,6 +148,29 @@ extension Replica {
     }
 
     // MARK: reads
+
+    /// The most reads of one connection that are being answered at once: each answer may hold 1 MiB.
+    private static let readsInFlightMax = 64
+
+    /// Takes up reads of a connection as far as its answers go out: a client that asks faster than it takes its answers
+    /// in makes itself wait, and fills nobody's memory.
+    func admitReads(of connection: FrameConnection) {
+        guard var waiting = waitingReads[connection.id], !waiting.isEmpty else { return }
+        let now = Clock.now
+        while let read = waiting.first, connection.readsInFlight < Self.readsInFlightMax, !connection.isSlow {
+            waiting.removeFirst()
+            if read.deadline < now {
+                connection.requestsInFlight -= 1
+                connection.write { Refusal(.deadlinePassed).write(to: &$0, requestID: read.waiter.requestID) }
+                markDirty(connection)
+            } else {
+                connection.readsInFlight += 1
+                newReads.append(read)
+            }
+        }
+        waitingReads[connection.id] = waiting
+        scheduleTurn()
+    }
 
     func requestNewReads() {
         guard !newReads.isEmpty else { return }

@@ -67,6 +67,8 @@ extension Replica {
     func send(_ message: Message) {
         let lane: Lane = if case .append = message.body { .append } else { .control }
         guard let connection = links[message.to]?[lane]?.connection else { return }
+        // A peer that takes in nothing gets no more to take in: Raft sends it again, later.
+        if lane == .append, connection.channel?.isWritable == false { return }
         if case .append(let append) = message.body, let first = append.entries.first {
             let records = records(from: first.index, count: append.entries.count)
             connection.write { buffer in
@@ -93,6 +95,8 @@ extension Replica {
         let message = peerMessage.message
         // A message must come from whom the connection's hello named, and mean this directory.
         guard message.from.rawValue == hello.incarnation, message.to.rawValue == identity.incarnation else { return }
+        // What a leader that is about to be deposed wanted sent is of its own log, which the message may change.
+        if core.role == .leader, message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))
         if case .append(let append) = message.body, let records = peerMessage.records { takeIn(append, records) }
         scheduleTurn()
@@ -108,6 +112,16 @@ extension Replica {
             guard let record = records.readSlice(length: Int(entry.size)) else { return }
             // A copy of its own: a slice would keep the whole buffer of the socket alive.
             if entry.index >= first { window.append(ByteBuffer(bytes: record.readableBytesView)) }
+        }
+    }
+
+    /// Says once that a member must be replaced.
+    func warnOfRegressedPeers() {
+        for progress in core.peers where progress.state == .regressed && regressed.insert(progress.peer).inserted {
+            let id = core.configuration.member(progress.peer)?.id ?? 0
+            logger.error(
+                "peer lost what it had acknowledged: its directory was restored from an old copy; replace it",
+                metadata: ["peer": "\(id)"])
         }
     }
 

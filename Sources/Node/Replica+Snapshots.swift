@@ -32,19 +32,28 @@ extension Replica {
     private var neededByPeers: Index? {
         let present = core.peers.filter { core.now - $0.lastContact < core.limits.electionTimeout }
         let matches = present.filter { $0.state != .snapshot }.map(\.match)
-        return (matches + transfers.values.compactMap(\.index)).min()
+        return (matches + transfers.values.map { $0.index ?? $0.floor }).min()
     }
 
     // MARK: sending
+
+    /// How long a peer whose transfer broke off waits for the next.
+    private static let transferPause: Nanoseconds = 2_000_000_000
 
     func sendSnapshot(to peer: PeerID) {
         guard let address = core.configuration.member(peer).flatMap({ Address($0.address) }) else {
             step(.snapshotEnded(peer: peer, installed: nil))
             return
         }
+        // Spooling a state again and again for a peer that can't take it would only wear the disk.
+        if let failed = failedTransfers[peer], core.now - failed < Self.transferPause {
+            step(.snapshotEnded(peer: peer, installed: nil))
+            return
+        }
         lastTransfer += 1
         let transfer = SnapshotTransfer(
-            id: lastTransfer, from: core.id, to: peer, term: core.term, reader: reader, loop: loop,
+            id: lastTransfer, from: core.id, to: peer, term: core.term, floor: lastReport.durableIndex, reader: reader,
+            loop: loop,
             ended: { [weak self] in self?.transferEnded($0, isInstalled: $1) })
         transfers[peer] = transfer
         transfer.start(lastReport.environment, to: address, hello: { [unowned self] in hello(.snapshot) })
@@ -58,6 +67,7 @@ extension Replica {
             "peer": "\(core.configuration.member(transfer.peer)?.id ?? 0)", "index": "\(transfer.index ?? 0)",
             "bytes": "\(transfer.bytes)",
         ]
+        failedTransfers[transfer.peer] = isInstalled ? nil : core.now
         if isInstalled {
             logger.info("snapshot sent", metadata: metadata)
         } else {
@@ -103,7 +113,7 @@ extension Replica {
             )
             perform(core.takeOutput())
             // The core had no use for it: it was late.
-            if receivedState != nil { reader.removeStates(keep: stateNumber) }
+            if receivedState != nil { reader.removeState(number) }
             receivedState = nil
             answer(piece, .complete, on: connection)
             scheduleTurn()

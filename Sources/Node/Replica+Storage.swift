@@ -34,7 +34,7 @@ extension Replica {
         completedWrite = write
         if let number = switchWrite, number <= write {
             switchWrite = nil
-            reader.removeStates(keep: stateNumber)
+            reader.removeStates(before: stateNumber)
         }
         step(.saved(write: write))
         releaseHeld()
@@ -85,6 +85,8 @@ extension Replica {
         for (id, answer) in report.answers {
             guard let connection = connections[id] else { continue }
             connection.requestsInFlight -= answer.count
+            connection.readsInFlight -= answer.reads
+            if answer.reads > 0 { admitReads(of: connection) }
             connection.write { $0.writeImmutableBuffer(answer.frames) }
             markDirty(connection)
         }
@@ -96,12 +98,11 @@ extension Replica {
 
     /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between.
     func reclaimIfNeeded() {
-        if lastReport.applied.orphans == 0 || core.role != .leader { isReclaiming = false }
-        guard core.role == .leader, lastReport.applied.orphans > 0, core.applied == core.log.lastIndex || !isReclaiming
-        else { return }
-        isReclaiming = true
+        guard core.role == .leader, lastReport.applied.orphans > 0, core.applied >= reclaiming ?? 0 else { return }
+        // Until it has an index of its own; the next one waits for it, and not for what clients propose behind it.
+        reclaiming = .max
         var command = ByteBuffer()
         Reclaim().write(to: &command)
-        newWrites.append((Waiter(connection: 0, requestID: 0), command, .max))
+        newWrites.append((.member, command, .max))
     }
 }

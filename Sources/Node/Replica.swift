@@ -53,21 +53,28 @@ final class Replica {
     /// Snapshots on their way to peers.
     var transfers: [PeerID: SnapshotTransfer] = [:]
     var lastTransfer: UInt64 = 0
+    /// When a peer's last transfer broke off.
+    var failedTransfers: [PeerID: Nanoseconds] = [:]
 
     // MARK: requests
 
     var connections: [UInt64: FrameConnection] = [:]
     var links: [PeerID: [Lane: PeerLink]] = [:]
+    /// Peers that were warned of.
+    var regressed: Set<PeerID> = []
     var dirty: [FrameConnection] = []
     /// Proposed by this leader and not yet dispatched, in the order of the log.
     var proposed: Deque<(index: Index, waiter: Waiter)> = []
     var newWrites: [(waiter: Waiter, command: ByteBuffer, deadline: Nanoseconds)] = []
+    /// By connection, those that it has too many answers under way for.
+    var waitingReads: [UInt64: Deque<PendingRead>] = [:]
     var newReads: [PendingRead] = []
     var readsByContext: [UInt64: [PendingRead]] = [:]
     var readsWaitingToApply: Deque<(index: Index, reads: [PendingRead])> = []
     var lastContext: UInt64 = 0
     var isTurnScheduled = false
-    var isReclaiming = false
+    /// The reclaiming command that was proposed last.
+    var reclaiming: Index?
     var isStopped = false
     /// When this leadership began, and the state's log time then.
     var leadership: (since: Nanoseconds, logTime: UInt64) = (0, 0)
@@ -108,6 +115,7 @@ final class Replica {
     func tick() {
         guard !isStopped else { return }
         step(.tick)
+        warnOfRegressedPeers()
         expireReads()
         stateThread.send(.commitIfDue)
         scheduleTurn()
@@ -147,15 +155,16 @@ final class Replica {
         dirty.removeAll(keepingCapacity: true)
     }
 
-    func step(_ event: Event) {
+    func step(_ event: Event, now: Nanoseconds = Clock.now) {
         let (role, term, leader) = (core.role, core.term, core.leader)
-        core.step(event, now: Clock.now)
+        core.step(event, now: now)
         keepNoOperation()
         guard (role, term, leader) != (core.role, core.term, core.leader) else { return }
         if role == .leader, core.role != .leader || core.term != term {
             abandonProposals(with: .unknownOutcome)
             for transfer in transfers.values { transfer.end(isInstalled: false) }
         }
+        reclaiming = nil
         if core.role == .leader, role != .leader { leadership = (Clock.now, lastReport.applied.logTime) }
         let name = core.leader.flatMap { core.configuration.member($0)?.id }.map { "\($0)" } ?? "none"
         logger.info("role", metadata: ["role": "\(core.role.rawValue)", "term": "\(core.term)", "leader": "\(name)"])

@@ -82,6 +82,10 @@ package final class Server {
             options.id = stored.memberID
             identity = stored
         } else {
+            identity = Identity(memberID: 0, incarnation: UInt64.random(in: 1...UInt64.max))
+        }
+        // A member that has no cluster yet, because it is new or was ended while it waited, has to be told of it.
+        if identity.genesis == nil {
             if options.cluster.isEmpty {
                 let listen = options.listen ?? Address(Self.defaultAddress)
                 options.id = options.id ?? 1
@@ -97,8 +101,10 @@ package final class Server {
             guard options.cluster.contains(where: { $0.id == id }) else {
                 throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
             }
-            identity = Identity(memberID: id, incarnation: UInt64.random(in: 1...UInt64.max))
-            try directory.store.save(identity)
+            if identity.memberID != id {
+                identity.memberID = id
+                try directory.store.save(identity)
+            }
         }
         let memberID = identity.memberID
         let recorded = identity.genesis?.members.first { $0.id == memberID }.flatMap { Address($0.address) }

@@ -13,7 +13,12 @@ final class SnapshotTransfer {
     /// Unanswered pieces, of about 1 MiB each at most.
     private static let piecesInFlightMax: UInt32 = 4
 
+    /// A peer that answers no piece for so long is given up.
+    private static let silenceMax = TimeAmount.seconds(20)
+
     let peer: PeerID
+    /// What the snapshot covers at the least: the log must keep what follows.
+    let floor: Index
     /// The last entry that the snapshot covers; nil before it is spooled.
     private(set) var index: Index?
     /// Bytes sent so far.
@@ -33,18 +38,20 @@ final class SnapshotTransfer {
     private var isReading = false
     private var isAtEnd = false
     private var isOver = false
+    private var silence: Scheduled<Void>?
 
     /// - Parameters:
     ///   - id: of this transfer alone, for the reader.
     ///   - ended: called once, when the peer confirmed the last piece or the transfer broke off.
     init(
-        id: UInt64, from: PeerID, to peer: PeerID, term: Term, reader: ReaderThread, loop: any EventLoop,
+        id: UInt64, from: PeerID, to peer: PeerID, term: Term, floor: Index, reader: ReaderThread, loop: any EventLoop,
         ended: @escaping (SnapshotTransfer, _ isInstalled: Bool) -> Void
     ) {
         self.id = id
         self.from = from
         self.peer = peer
         self.term = term
+        self.floor = floor
         self.reader = reader
         self.loop = loop
         self.ended = ended
@@ -69,6 +76,7 @@ final class SnapshotTransfer {
             case .success(let header):
                 transfer.index = header.metadata.index
                 transfer.link?.start()
+                transfer.expectAnswer()
             case .failure(let error): transfer.end(isInstalled: false, failure: "\(error)")
             }
         }
@@ -102,12 +110,25 @@ final class SnapshotTransfer {
         guard let receipt = try? SnapshotReceipt(frame) else {
             return end(isInstalled: false, failure: "an answer can't be read")
         }
+        // A peer answers what was sent, once and in order.
+        guard receipt.number == answered, receipt.number < sent else {
+            return end(isInstalled: false, failure: "an answer to piece \(receipt.number) came out of order")
+        }
+        expectAnswer()
         switch receipt.outcome {
         case .taken:
-            answered = max(answered, receipt.number + 1)
+            answered += 1
             sendMore()
         case .complete: end(isInstalled: true)
         case .refused: end(isInstalled: false, failure: "the peer refused piece \(receipt.number)")
+        }
+    }
+
+    private func expectAnswer() {
+        silence?.cancel()
+        let this = NIOLoopBound(self, eventLoop: loop)
+        silence = loop.scheduleTask(in: Self.silenceMax) {
+            this.value.end(isInstalled: false, failure: "the peer does not answer")
         }
     }
 
@@ -115,6 +136,7 @@ final class SnapshotTransfer {
         guard !isOver else { return }
         isOver = true
         self.failure = failure
+        silence?.cancel()
         link?.stop()
         link = nil
         reader.endTransfer(id)

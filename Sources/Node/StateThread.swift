@@ -9,6 +9,10 @@ import WireProtocol
 struct Waiter: Sendable {
     var connection: UInt64
     var requestID: UInt64
+    var isRead = false
+
+    /// Nobody: the member itself proposed it.
+    static let member = Waiter(connection: 0, requestID: 0)
 }
 
 /// What the state thread tells the loop after each batch.
@@ -17,8 +21,14 @@ struct StateReport: Sendable {
     var durableIndex: Index
     /// Where snapshots are made from.
     var environment: StateEnvironment
-    /// Whole frames, by connection, and how many answers they hold.
-    var answers: [UInt64: (frames: ByteBuffer, count: Int)] = [:]
+    /// Whole frames, by connection, how many answers they hold, and how many of those are to reads.
+    var answers: [UInt64: Answers] = [:]
+
+    struct Answers: Sendable {
+        var frames = ByteBuffer()
+        var count = 0
+        var reads = 0
+    }
 }
 
 /// The thread that owns the state environment's writes: it executes committed commands, and linearizable reads between
@@ -66,7 +76,7 @@ final class StateThread: Sendable {
             return (
                 handle: { batch in
                     guard !executor.isBroken else { return }
-                    do throws(StateError) { report(try executor.run(batch)) } catch {
+                    do throws(StateError) { try executor.run(batch, report: report) } catch {
                         executor.isBroken = true
                         failed(error)
                     }
@@ -91,6 +101,7 @@ private final class Executor {
     var isBroken = false
     private var lastCommit = Clock.now
     private var report: StateReport
+    private var answerBytes = 0
 
     init(tree: DurableTree, log: LogStore) {
         self.tree = tree
@@ -99,8 +110,10 @@ private final class Executor {
             applied: tree.applied, durableIndex: tree.durable.index, environment: tree.environment)
     }
 
-    func run(_ batch: [StateThread.Work]) throws(StateError) -> StateReport {
-        report.answers = [:]
+    /// The most bytes of answers that gather before they are reported.
+    private static let answerBytesMax = 4 << 20
+
+    func run(_ batch: [StateThread.Work], report send: (StateReport) -> Void) throws(StateError) {
         for work in batch {
             switch work {
             case .apply(let first, let records, let waiters):
@@ -114,17 +127,25 @@ private final class Executor {
             case .replace(let path): tree = try DurableTree(path: path)
             }
             try commitIfDue()
+            if answerBytes >= Self.answerBytesMax { flush(send) }
         }
+        flush(send)
+    }
+
+    private func flush(_ send: (StateReport) -> Void) {
         report.applied = tree.applied
         report.durableIndex = tree.durable.index
         report.environment = tree.environment
-        return report
+        send(report)
+        report.answers = [:]
+        answerBytes = 0
     }
 
     private func apply(_ record: ByteBuffer, _ index: Index, for waiter: Waiter?) throws(StateError) {
         var record = record
         let entry: EntryRecord
-        do { entry = try EntryRecord(from: &record) } catch { throw .unknownFormat }
+        // It was checked when it was taken into memory.
+        do { entry = try EntryRecord(from: &record, isChecked: true) } catch { throw .unknownFormat }
         guard let waiter else {
             var discarded = ByteBuffer()
             try tree.apply(
@@ -167,24 +188,27 @@ private final class Executor {
         } catch {
             // A rotten row is never served; the tree goes on with the rows that are sound.
             guard case .corruptRow = error else { throw error }
-            var (frames, count) = report.answers[waiter.connection] ?? (ByteBuffer(), 0)
-            Refusal(.corrupt).write(to: &frames, requestID: waiter.requestID)
-            count += 1
-            report.answers[waiter.connection] = (frames, count)
+            var answers = report.answers.removeValue(forKey: waiter.connection) ?? StateReport.Answers()
+            Refusal(.corrupt).write(to: &answers.frames, requestID: waiter.requestID)
+            answers.count += 1
+            answers.reads += 1
+            report.answers[waiter.connection] = answers
         }
     }
 
     private func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) throws(StateError) -> Void) throws(StateError) {
-        var (frames, count) = report.answers.removeValue(forKey: waiter.connection) ?? (ByteBuffer(), 0)
-        let start = frames.beginFrame(.result, requestID: waiter.requestID)
-        do throws(StateError) { try body(&frames) } catch {
-            frames.moveWriterIndex(to: start)
-            report.answers[waiter.connection] = (frames, count)
+        var answers = report.answers.removeValue(forKey: waiter.connection) ?? StateReport.Answers()
+        let start = answers.frames.beginFrame(.result, requestID: waiter.requestID)
+        do throws(StateError) { try body(&answers.frames) } catch {
+            answers.frames.moveWriterIndex(to: start)
+            report.answers[waiter.connection] = answers
             throw error
         }
-        frames.endFrame(at: start)
-        count += 1
-        report.answers[waiter.connection] = (frames, count)
+        answers.frames.endFrame(at: start)
+        answers.count += 1
+        if waiter.isRead { answers.reads += 1 }
+        answerBytes += answers.frames.writerIndex - start
+        report.answers[waiter.connection] = answers
     }
 
     private func commitIfDue() throws(StateError) {

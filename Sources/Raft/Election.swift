@@ -5,6 +5,7 @@ extension RaftCore {
     var isPromotable: Bool { configuration.isVoter(id) && installing == nil }
 
     mutating func tick() {
+        expireForwardedReads()
         if role == .leader {
             if now >= heartbeatDeadline { broadcastHeartbeat() }
         } else if now >= electionDeadline {
@@ -27,6 +28,7 @@ extension RaftCore {
             vote = nil
         }
         refuseReads()
+        confirmedIndex = 0
         role = configuration.isVoter(id) ? .follower : .learner
         leader = newLeader
         isPreCandidate = false

@@ -7,6 +7,9 @@ package struct Progress: Sendable {
         case replicate
         /// The peer needs entries that the log no longer holds; a snapshot is on its way.
         case snapshot
+        /// The peer's log ends before what it once acknowledged: its directory was restored from an old copy. It gets
+        /// nothing from this leader, since its acknowledgements were worth nothing.
+        case regressed
     }
 
     package let peer: PeerID
@@ -15,8 +18,10 @@ package struct Progress: Sendable {
     package internal(set) var match: Index = 0
     /// The next entry to send.
     package internal(set) var next: Index
-    /// In `probe`: a message is unanswered; a heartbeat's answer allows the next.
+    /// In `probe`: a message is unanswered. Once it is an election timeout old, a heartbeat's answer allows the next.
     var isProbeSent = false
+    /// When that message was sent; 0 when it is known to be lost.
+    var probeSentAt: Nanoseconds = 0
     /// The reader was asked for entries from `next` on.
     var isReading = false
     /// When the peer last answered in this term.
@@ -45,7 +50,7 @@ package struct Progress: Sendable {
         case .probe: isProbeSent || isReading
         case .replicate:
             isReading || inFlight.count >= limits.messagesInFlightMax || bytesInFlight >= limits.bytesInFlightMax
-        case .snapshot: true
+        case .snapshot, .regressed: true
         }
     }
 
@@ -78,16 +83,20 @@ package struct Progress: Sendable {
         return true
     }
 
-    /// The peer refused to append after `index`. False when the refusal is an old one.
-    mutating func rejected(_ index: Index, agreesAt hint: Index) -> Bool {
+    /// The peer, whose log ends at `lastIndex` or later, refused to append after `index`. False when the refusal is an
+    /// old one.
+    mutating func rejected(_ index: Index, agreesAt hint: Index, lastIndex: Index) -> Bool {
         switch state {
+        case .probe where next == index + 1 && lastIndex < match:
+            become(.regressed, next: next)
+            return false
         case .replicate:
             guard index > match else { return false }
             become(.probe, next: match + 1)
         case .probe:
             guard next == index + 1 else { return false }
             become(.probe, next: max(min(index, hint + 1), match + 1))
-        case .snapshot:
+        case .snapshot, .regressed:
             return false
         }
         return true

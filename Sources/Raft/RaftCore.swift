@@ -52,8 +52,10 @@ package struct RaftCore: Sendable {
 
     // MARK: a follower's
 
-    /// Contexts of reads that the leader was asked for and has not answered.
-    var forwardedReads: [UInt64] = []
+    /// Reads that the leader was asked for and has not answered, in the order of their times.
+    var forwardedReads: [(context: UInt64, since: Nanoseconds)] = []
+    /// The last entry that the leader of this term was seen to have as well; before it, a heartbeat commits nothing.
+    var confirmedIndex: Index = 0
 
     // MARK: what is on the way to the disk
 
@@ -133,7 +135,9 @@ package struct RaftCore: Sendable {
         case .snapshotEnded(let peer, let installed): snapshotEnded(peer, installed: installed)
         case .unreachable(let peer): lostContact(to: peer)
         }
-        log.shrinkWindow(bytesMax: limits.windowBytesMax, through: min(dispatched, durableIndex))
+        // A leader's entries wait in memory for their clients' answers; a follower's can be read again from the disk.
+        log.shrinkWindow(
+            bytesMax: limits.windowBytesMax, through: role == .leader ? min(dispatched, durableIndex) : durableIndex)
         advanceApply()
     }
 
@@ -233,7 +237,7 @@ package struct RaftCore: Sendable {
             if role == .leader { handleAppendResponse(response, from: message.from) }
         case .heartbeat(let commit, let round):
             follow(message.from)
-            advanceCommit(to: min(commit, log.lastIndex))
+            advanceCommit(to: min(commit, confirmedIndex))
             send(.heartbeatResponse(round: round), to: message.from)
         case .heartbeatResponse(let round):
             if role == .leader { handleHeartbeatResponse(round: round, from: message.from) }

@@ -30,7 +30,7 @@ extension RaftCore {
         if role == .leader {
             enqueueRead(ReadQueue.Read(context: context, peer: nil))
         } else if let leader, forwardedReads.count < limits.pendingReadsMax {
-            forwardedReads.append(context)
+            forwardedReads.append((context, now))
             send(.readIndex(context: context), to: leader)
         } else {
             output.readStates.append(ReadState(context: context, index: nil))
@@ -73,7 +73,8 @@ extension RaftCore {
     mutating func broadcastHeartbeat() {
         heartbeatDeadline = now + limits.heartbeatInterval
         for progress in peers {
-            send(.heartbeat(commit: min(commit, progress.match), round: reads.lastRound), to: progress.peer)
+            let known = progress.state == .regressed ? 0 : progress.match
+            send(.heartbeat(commit: min(commit, known), round: reads.lastRound), to: progress.peer)
         }
     }
 
@@ -84,8 +85,9 @@ extension RaftCore {
         // A probe may have been lost: the peer is there, so try again.
         // So may what was on its way: a peer that answers heartbeats and accepts nothing for that long lacks something.
         if peers[position].isStalled(now: now, limits) { lostContact(to: peer) }
-        peers[position].isProbeSent = false
-        if peers[position].match < log.lastIndex { sendAppends(to: position) }
+        if now - peers[position].probeSentAt >= limits.electionTimeout { peers[position].isProbeSent = false }
+        // A peer that came back has everything, perhaps, but takes nothing for committed before an append confirmed it.
+        if peers[position].match < log.lastIndex || peers[position].state == .probe { sendAppends(to: position) }
         confirmReads()
     }
 
@@ -106,9 +108,16 @@ extension RaftCore {
     }
 
     mutating func finishForwardedRead(_ context: UInt64, index: Index?) {
-        guard let position = forwardedReads.firstIndex(of: context) else { return }
+        guard let position = forwardedReads.firstIndex(where: { $0.context == context }) else { return }
         forwardedReads.remove(at: position)
         output.readStates.append(ReadState(context: context, index: index))
+    }
+
+    /// The question or its answer was lost: the driver asks again, with another context.
+    mutating func expireForwardedReads() {
+        while let oldest = forwardedReads.first, now - oldest.since >= limits.electionTimeout {
+            finishForwardedRead(oldest.context, index: nil)
+        }
     }
 
     /// Whoever leads no more, or lost its leader, can confirm nothing that it was asked before.
@@ -117,7 +126,7 @@ extension RaftCore {
         for read in reads.waiting { answer(read, index: nil) }
         reads.rounds = []
         reads.waiting = []
-        for context in forwardedReads { output.readStates.append(ReadState(context: context, index: nil)) }
+        for (context, _) in forwardedReads { output.readStates.append(ReadState(context: context, index: nil)) }
         forwardedReads = []
     }
 }

@@ -59,6 +59,7 @@ extension RaftCore {
             peers[position].sent(last: end - 1, bytes: entries.reduce(0) { $0 + Int($1.size) }, now: now)
         } else {
             peers[position].isProbeSent = true
+            peers[position].probeSentAt = now
         }
     }
 
@@ -67,6 +68,12 @@ extension RaftCore {
         guard role == .leader, let position = position(of: peer), peers[position].isReading else { return }
         peers[position].isReading = false
         let next = peers[position].next
+        // An entry that should be there can't be read: the state can stand in for it.
+        if entries.isEmpty, next < log.windowFirst, log.term(at: next - 1) != nil {
+            peers[position].become(.snapshot, next: next)
+            output.snapshotsToSend.append(peer)
+            return
+        }
         // The peer may have moved on, or the log been compacted, while the reader read.
         if let first = entries.first, first.index == next, let previousTerm = log.term(at: next - 1),
             !peers[position].isPaused(limits), entries.allSatisfy({ log.term(at: $0.index) == $0.term })
@@ -94,7 +101,7 @@ extension RaftCore {
         case .rejected(let index, let hintIndex, let hintTerm):
             // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
             let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
-            guard peers[position].rejected(index, agreesAt: agreesAt) else { return }
+            guard peers[position].rejected(index, agreesAt: agreesAt, lastIndex: hintIndex) else { return }
         }
         sendAppends(to: position)
     }
@@ -122,10 +129,13 @@ extension RaftCore {
     // MARK: a follower's side
 
     mutating func handleAppendEntries(_ append: Message.Append, from peer: PeerID) {
+        // Everything that a snapshot covers is committed, and so equals the leader's.
+        var append = append
         if append.previousIndex < log.compactedIndex {
-            // Everything that a snapshot covers is committed, and so equals the leader's.
-            promise(.appendResponse(.accepted(match: log.compactedIndex)), to: peer)
-            return
+            append.entries.removeFirst(
+                min(append.entries.count, Int(clamping: log.compactedIndex - append.previousIndex)))
+            append.configurations.removeAll { $0.index <= log.compactedIndex }
+            (append.previousIndex, append.previousTerm) = (log.compactedIndex, log.compactedTerm)
         }
         guard log.term(at: append.previousIndex) == append.previousTerm else {
             let hint = log.lastIndex(
@@ -155,6 +165,7 @@ extension RaftCore {
             appendedFrom = first.index
         }
         let last = append.previousIndex + UInt64(append.entries.count)
+        confirmedIndex = max(confirmedIndex, last)
         advanceCommit(to: min(append.commit, last))
         promise(.appendResponse(.accepted(match: last)), to: peer)
     }

@@ -10,6 +10,7 @@ extension RaftCore {
         let keepsTail = log.term(at: snapshot.index) == snapshot.term
         log.reset(to: snapshot, keepsTail: keepsTail)
         commit = snapshot.index
+        confirmedIndex = max(confirmedIndex, snapshot.index)
         applied = snapshot.index
         dispatched = snapshot.index
         // What this turn gathered for the disk stays only as part of that tail.
@@ -26,6 +27,7 @@ extension RaftCore {
         let match = peers[position].match
         peers[position].become(.probe, next: min(max(match, installed ?? 0), log.lastIndex) + 1)
         peers[position].isProbeSent = installed == nil
+        peers[position].probeSentAt = now
         sendAppends(to: position)
     }
 }

@@ -65,7 +65,8 @@ package struct SnapshotHeader: Equatable, Sendable {
         guard group == 0, zero == 0,
             let (cluster, index, term, length) = header.readMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt32).self),
             var bytes = header.readSlice(length: Int(length)), let configuration = Configuration(from: &bytes),
-            configuration.clusterID == cluster, let checksum = header.readInteger(as: UInt32.self),
+            configuration.clusterID == cluster, max(index, term) <= PeerMessage.numberMax,
+            let checksum = header.readInteger(as: UInt32.self),
             header.readableBytes == 0,
             piece.withUnsafeReadableBytes({ CRC32.of(UnsafeRawBufferPointer(rebasing: $0.dropLast(4))) }) == checksum
         else { throw .corrupt }

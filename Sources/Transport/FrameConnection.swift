@@ -23,7 +23,12 @@ package final class FrameConnection: ChannelInboundHandler {
     package var hello: Hello?
     /// Requests of this connection that wait for their answers.
     package var requestsInFlight = 0
-    private var isSlow = false
+    /// Those of them that are reads under way.
+    package var readsInFlight = 0
+    /// Whether the other side leaves its answers unread.
+    package private(set) var isSlow = false
+    /// Called when it has taken them in.
+    package var onWritable: (() -> Void)?
 
     package init(
         id: UInt64, onFrame: @escaping (FrameConnection, Frame) -> Void,
@@ -56,6 +61,7 @@ package final class FrameConnection: ChannelInboundHandler {
         // The closures hold their owner, which holds this connection.
         onFrame = nil
         onClose = nil
+        onWritable = nil
         context.fireChannelInactive()
     }
 
@@ -63,6 +69,7 @@ package final class FrameConnection: ChannelInboundHandler {
         if context.channel.isWritable && isSlow {
             isSlow = false
             _ = context.channel.setOption(.autoRead, value: true)
+            onWritable?()
         }
         context.fireChannelWritabilityChanged()
     }

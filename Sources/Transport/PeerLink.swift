@@ -16,6 +16,8 @@ package final class PeerLink {
     }
 
     private static let backoffMax = TimeAmount.milliseconds(500)
+    /// A peer that does not answer the hello for so long is stopped or gone, whatever its system says.
+    private static let greetingMax = TimeAmount.seconds(2)
 
     package let address: Address
     private let loop: any EventLoop
@@ -68,7 +70,11 @@ package final class PeerLink {
                         id: 0, onFrame: { [link] in link.received($1, on: $0) },
                         onClose: { [link] _, _ in link.broke() })
                     try Pipeline.configure(channel, connection)
-                    if case .connecting = link.state { link.state = .greeting(connection) }
+                    switch link.state {
+                    case .connecting: link.state = .greeting(connection)
+                    // Stopped while it connected: nobody waits for this channel.
+                    default: channel.close(promise: nil)
+                    }
                 }
             }
             .connect(host: address.host, port: address.port)
@@ -95,6 +101,11 @@ package final class PeerLink {
         let hello = hello()
         connection.write { hello.write(to: &$0) }
         connection.flush()
+        let this = NIOLoopBound((self, connection), eventLoop: loop)
+        loop.scheduleTask(in: Self.greetingMax) {
+            let (link, greeted) = this.value
+            if case .greeting(let connection) = link.state, connection === greeted { connection.close() }
+        }
     }
 
     private func received(_ frame: Frame, on connection: FrameConnection) {

@@ -21,8 +21,8 @@ package struct EntryRecord: Sendable {
     package var header: EntryHeader
     package var payload: ByteBuffer
 
-    /// Takes the next record and checks it.
-    package init(from buffer: inout ByteBuffer) throws(ProtocolError) {
+    /// Takes the next record and checks it, unless that was done already.
+    package init(from buffer: inout ByteBuffer, isChecked: Bool = false) throws(ProtocolError) {
         let start = buffer.readerIndex
         guard
             let (group, kind, version, length, index, term, checksum) = buffer.readMultipleIntegers(
@@ -30,12 +30,13 @@ package struct EntryRecord: Sendable {
             group == 0, version == Self.version, let kind = EntryKind(rawValue: kind),
             let payload = buffer.readSlice(length: Int(length))
         else { throw .malformedBody(.peerMessage) }
+        header = EntryHeader(index: index, term: term, kind: kind, size: UInt32(Self.headerByteCount) + length)
+        self.payload = payload
+        if isChecked { return }
         var crc = CRC32()
         buffer.withVeryUnsafeBytes { bytes in crc.add(UnsafeRawBufferPointer(rebasing: bytes[start..<start + 24])) }
         payload.withUnsafeReadableBytes { crc.add($0) }
         guard crc.value == checksum else { throw .corruptRecord(index: index) }
-        header = EntryHeader(index: index, term: term, kind: kind, size: UInt32(Self.headerByteCount) + length)
-        self.payload = payload
     }
 }
 

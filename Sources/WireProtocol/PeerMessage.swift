@@ -52,6 +52,7 @@ extension PeerMessage {
         var body = frame.body
         guard frame.kind == .peerMessage,
             let (from, to, term, type) = body.readMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt8).self),
+            term <= Self.numberMax,
             let content = try Self.content(type, &body, term: term)
         else { throw .malformedBody(.peerMessage) }
         message = Message(from: PeerID(from), to: PeerID(to), term: term, body: content)
@@ -59,22 +60,26 @@ extension PeerMessage {
         if case .append = content { records = body }
     }
 
+    /// No term or index of a sound member comes near it; beyond, arithmetic on them could overflow.
+    package static let numberMax: UInt64 = 1 << 62
+
     private static func content(
         _ type: UInt8, _ body: inout ByteBuffer, term: Term
     ) throws(ProtocolError) -> Message.Body? {
         switch type {
         case 1:
-            return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .preVote(lastIndex: $0, lastTerm: $1) }
-        case 2: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .vote(lastIndex: $0, lastTerm: $1) }
+            return body.readNumbers().map { .preVote(lastIndex: $0, lastTerm: $1) }
+        case 2: return body.readNumbers().map { .vote(lastIndex: $0, lastTerm: $1) }
         case 3: return body.readInteger(as: UInt8.self).map { .preVoteResponse(granted: $0 != 0) }
         case 4: return body.readInteger(as: UInt8.self).map { .voteResponse(granted: $0 != 0) }
         case 5: return try append(&body, term: term).map { .append($0) }
-        case 6: return body.readInteger(as: UInt64.self).map { .appendResponse(.accepted(match: $0)) }
+        case 6: return body.readNumber().map { .appendResponse(.accepted(match: $0)) }
         case 7:
-            return body.readMultipleIntegers(as: (UInt64, UInt64, UInt64).self).map {
-                .appendResponse(.rejected($0, hintIndex: $1, hintTerm: $2))
+            guard let index = body.readNumber(), let hint = body.readNumber(), let hintTerm = body.readNumber() else {
+                return nil
             }
-        case 8: return body.readMultipleIntegers(as: (UInt64, UInt64).self).map { .heartbeat(commit: $0, round: $1) }
+            return .appendResponse(.rejected(index, hintIndex: hint, hintTerm: hintTerm))
+        case 8: return body.readNumbers().map { .heartbeat(commit: $0, round: $1) }
         case 9: return body.readInteger(as: UInt64.self).map { .heartbeatResponse(round: $0) }
         case 10: return body.readInteger(as: UInt64.self).map { .readIndex(context: $0) }
         case 11:
@@ -92,7 +97,7 @@ extension PeerMessage {
         else { return nil }
         var append = Message.Append(
             previousIndex: previousIndex, previousTerm: previousTerm, commit: commit, entries: [])
-        guard previousIndex < UInt64.max / 2 else { return nil }
+        guard max(previousIndex, previousTerm, commit) <= numberMax else { return nil }
         var records = body
         var last = (index: previousIndex, term: previousTerm)
         while records.readableBytes > 0 {
@@ -109,5 +114,18 @@ extension PeerMessage {
             }
         }
         return append
+    }
+}
+
+extension ByteBuffer {
+    /// A term or an index.
+    fileprivate mutating func readNumber() -> UInt64? {
+        guard let number = readInteger(as: UInt64.self), number <= PeerMessage.numberMax else { return nil }
+        return number
+    }
+
+    fileprivate mutating func readNumbers() -> (UInt64, UInt64)? {
+        guard let first = readNumber(), let second = readNumber() else { return nil }
+        return (first, second)
     }
 }

@@ -35,7 +35,8 @@ package struct SnapshotPiece: Equatable, Sendable {
         var body = frame.body
         guard frame.kind == .snapshotChunk,
             let (from, to, term, number, last) = body.readMultipleIntegers(
-                as: (UInt64, UInt64, UInt64, UInt32, UInt8).self)
+                as: (UInt64, UInt64, UInt64, UInt32, UInt8).self),
+            term <= PeerMessage.numberMax
         else { throw .malformedBody(.snapshotChunk) }
         self.init(
             from: PeerID(from), to: PeerID(to), term: term, number: number, isLast: last != 0, bytes: body)

@@ -65,6 +65,8 @@ package enum FileTreeLimits {
     package static let inlineBytesMax = 1024
     /// The largest content that one command carries.
     package static let contentBytesMax = 1 << 20
+    /// The longest command: the largest content, with a path, or two paths, and what stands around them.
+    package static let commandBytesMax = contentBytesMax + (16 << 10)
     /// The most entries that one page of a listing shows.
     package static let listEntriesMax: UInt32 = 4096
     /// A page of a listing ends before it would grow beyond this.
