@@ -174,6 +174,61 @@ struct BadInputTests {
         await client.close()
     }
 
+    @Test("a write too long for a peer's frame is refused, and the cluster goes on")
+    func oversizedCommand() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let leader = try await cluster.leader()
+        let body = [UInt8](repeating: 0, count: Frame.bodyBytesMax)
+        let request = Self.bytes { buffer in
+            Hello(role: .client).write(to: &buffer)
+            buffer.writeFrame(.write, requestID: 5, deadlineMilliseconds: 5000) { $0.writeBytes(body) }
+            buffer.writeFrame(.hello) { $0.writeString("so that the member closes the connection") }
+        }
+        var answer = ByteBuffer(bytes: try Self.exchange(request, port: cluster.ports[leader - 1]))
+        var code: UInt16?
+        while var frame = try answer.readFrame(bodyBytesMax: Frame.bodyBytesMax) {
+            if frame.requestID == 5 { code = frame.body.readInteger() }
+        }
+        #expect(code == 9)
+        let client = cluster.client()
+        _ = try await client.put("/after", [1])
+        await client.close()
+    }
+
+    @Test("answers that a client leaves unread wait for it, and do not pile up in the member")
+    func unreadAnswers() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        _ = try await client.put("/big", [UInt8](repeating: 7, count: 1 << 20))
+        let reads = Self.bytes { buffer in
+            Hello(role: .client).write(to: &buffer)
+            for id in 1...2000 {
+                buffer.writeFrame(.read, requestID: UInt64(id), deadlineMilliseconds: 60_000) { body in
+                    body.writeMultipleIntegers(UInt8(1), UInt16(4))
+                    body.writeString("/big")
+                }
+            }
+        }
+        try await Self.withConnection(to: cluster.ports[0]) { descriptor in
+            try #require(send(descriptor, reads, reads.count, Int32(MSG_NOSIGNAL)) == reads.count)
+            for _ in 0..<20 { _ = try await client.put("/other", [1]) }
+            #expect(try cluster.residentBytes(1) < 300 << 20)
+        }
+        await client.close()
+    }
+
+    @Test("a first start that failed can be repeated")
+    func repeatedFirstStart() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let data = cluster.folder.appendingPathComponent("again").path
+        let arguments = ["--data", data, "--listen", cluster.addresses[0]]
+        for _ in 0..<2 {
+            let result = try cluster.run("banyand", arguments)
+            #expect(result.code == 1)
+            #expect(result.errors.contains("can't listen"), "\(result.errors)")
+        }
+    }
+
     private static func bytes(_ write: (inout ByteBuffer) -> Void) -> [UInt8] {
         var buffer = ByteBuffer()
         write(&buffer)
@@ -182,8 +237,27 @@ struct BadInputTests {
 
     /// Sends `bytes` and reads until the member closes the connection.
     private static func exchange(_ bytes: [UInt8], port: Int, isCutOff: Bool = false) throws -> [UInt8] {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let descriptor = try connection(to: port)
         defer { close(descriptor) }
+        try #require(send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count)
+        if isCutOff { return [] }
+        var received: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        while true {
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            if count <= 0 { return received }
+            received += buffer[..<count]
+        }
+    }
+
+    private static func withConnection(to port: Int, _ body: (Int32) async throws -> Void) async throws {
+        let descriptor = try connection(to: port)
+        defer { close(descriptor) }
+        try await body(descriptor)
+    }
+
+    private static func connection(to port: Int) throws -> Int32 {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = UInt16(port).bigEndian
@@ -196,14 +270,6 @@ struct BadInputTests {
             }
         }
         try #require(isConnected)
-        try #require(send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count)
-        if isCutOff { return [] }
-        var received: [UInt8] = []
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        while true {
-            let count = recv(descriptor, &buffer, buffer.count, 0)
-            if count <= 0 { return received }
-            received += buffer[..<count]
-        }
+        return descriptor
     }
 }

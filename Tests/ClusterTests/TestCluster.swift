@@ -57,6 +57,16 @@ final class TestCluster {
         try String(contentsOf: folder.appendingPathComponent("\(id).log"), encoding: .utf8)
     }
 
+    /// Memory of its own, LMDB's map not counted.
+    func residentBytes(_ id: Int) throws -> Int {
+        guard let process = processes[id] else { throw Failure(description: "member \(id) does not run") }
+        let status = try String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8)
+        guard let match = status.firstMatch(of: /RssAnon:\s+(\d+) kB/), let kibibytes = Int(match.1) else {
+            throw Failure(description: "the system does not say how much memory member \(id) has")
+        }
+        return kibibytes << 10
+    }
+
     func directory(_ id: Int) -> String { folder.appendingPathComponent("\(id)").path }
 
     @discardableResult

@@ -82,6 +82,92 @@ struct RaftScriptTests {
         #expect(core.role == .leader)
     }
 
+    /// A follower or leader of three, whose log holds so many entries of term 1, all durable.
+    private static func core(entries: UInt64, term: Term = 1) -> RaftCore {
+        let members = (1...3).map { Member(id: $0, peer: PeerID($0), address: "") }
+        let headers = stride(from: 1, through: entries, by: 1).map {
+            EntryHeader(index: $0, term: 1, kind: .command, size: 10)
+        }
+        let log = LogView(
+            compactedIndex: 0, compactedTerm: 0, entries: headers,
+            configurations: [
+                IndexedConfiguration(index: 0, configuration: Configuration(clusterID: 1, members: members))
+            ])
+        return RaftCore(id: PeerID(1), hardState: HardState(term: term), log: log, applied: 0, seed: 1, now: 0)
+    }
+
+    private static func tell(
+        _ core: inout RaftCore, _ body: Message.Body, from peer: UInt64, term: Term, at now: Nanoseconds = 1
+    ) {
+        core.step(.message(Message(from: PeerID(peer), to: PeerID(1), term: term, body: body)), now: now)
+    }
+
+    @Test("a heartbeat commits nothing that no append of the term confirmed")
+    func heartbeatCommit() {
+        var core = Self.core(entries: 5)
+        Self.tell(&core, .heartbeat(commit: 5, round: 0), from: 2, term: 2)
+        #expect(core.commit == 0)
+        let probe = Message.Append(previousIndex: 3, previousTerm: 1, commit: 5, entries: [])
+        Self.tell(&core, .append(probe), from: 2, term: 2)
+        #expect(core.commit == 3)
+        Self.tell(&core, .heartbeat(commit: 5, round: 0), from: 3, term: 3)
+        #expect(core.commit == 3)
+    }
+
+    @Test("a peer that lost what it acknowledged gets nothing more, and no commit index")
+    func regressedPeer() throws {
+        var core = Self.core(entries: 5)
+        core.step(.tick, now: 1_000_000_000)
+        Self.tell(&core, .preVoteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        Self.tell(&core, .voteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        #expect(core.role == .leader)
+        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        for peer in [2, 3] as [UInt64] {
+            Self.tell(&core, .appendResponse(.accepted(match: 6)), from: peer, term: 2, at: 1_000_000_000)
+        }
+        #expect(core.commit == 6)
+        // Member 3 comes back from a copy that ended at 2.
+        core.step(.unreachable(peer: PeerID(3)), now: 1_100_000_000)
+        Self.tell(&core, .heartbeatResponse(round: 0), from: 3, term: 2, at: 1_150_000_000)
+        _ = core.takeOutput()
+        Self.tell(
+            &core, .appendResponse(.rejected(6, hintIndex: 2, hintTerm: 1)), from: 3, term: 2, at: 1_150_000_000)
+        #expect(core.peers.first { $0.peer == PeerID(3) }?.state == .regressed)
+        Self.tell(&core, .heartbeatResponse(round: 0), from: 2, term: 2, at: 1_150_000_000)
+        core.step(.propose(sizes: [10]), now: 1_150_000_000)
+        core.step(.tick, now: 1_200_000_000)
+        let messages = core.takeOutput().messages.filter { $0.to == PeerID(3) }
+        #expect(!messages.isEmpty)
+        #expect(messages.allSatisfy { $0.body == .heartbeat(commit: 0, round: 0) })
+    }
+
+    @Test("a read whose question to the leader was lost is refused within an election timeout")
+    func lostReadIndex() {
+        var core = Self.core(entries: 1)
+        Self.tell(&core, .heartbeat(commit: 0, round: 0), from: 2, term: 2)
+        core.step(.readIndex(context: 7), now: 2)
+        #expect(core.takeOutput().readStates.isEmpty)
+        Self.tell(&core, .heartbeat(commit: 0, round: 0), from: 2, term: 2, at: 250_000_000)
+        core.step(.tick, now: 250_000_002)
+        #expect(core.takeOutput().readStates == [ReadState(context: 7, index: nil)])
+    }
+
+    @Test("an append that begins before the log's start brings what follows it")
+    func overlappingAppend() {
+        var core = Self.core(entries: 5)
+        let probe = Message.Append(previousIndex: 5, previousTerm: 1, commit: 5, entries: [])
+        Self.tell(&core, .append(probe), from: 2, term: 2)
+        core.step(.applied(5), now: 1)
+        core.step(.compact(through: 4), now: 1)
+        let entries = (3...7).map { EntryHeader(index: $0, term: $0 > 5 ? 2 : 1, kind: .command, size: 10) }
+        Self.tell(
+            &core, .append(Message.Append(previousIndex: 2, previousTerm: 1, commit: 5, entries: entries)), from: 2,
+            term: 2)
+        #expect(core.log.lastIndex == 7)
+        #expect(core.log.compactedIndex == 4)
+    }
+
     @Test("a majority is more than half, and joint majorities are both")
     func quorums() {
         let members = (1...3).map { Member(id: $0, peer: PeerID($0), address: "") }

@@ -91,6 +91,27 @@ struct WireProtocolTests {
         #expect(throws: ProtocolError.malformedBody(.peerMessage)) { _ = try PeerMessage(encode([5, 6], 4, false)) }
     }
 
+    @Test("terms and indexes that no sound member has are refused, before arithmetic could overflow")
+    func absurdNumbers() throws {
+        let bodies: [Message.Body] = [
+            .vote(lastIndex: .max, lastTerm: 1), .preVote(lastIndex: 1, lastTerm: .max),
+            .append(.init(previousIndex: .max - 1, previousTerm: 1, commit: 0, entries: [])),
+            .append(.init(previousIndex: 1, previousTerm: 1, commit: .max, entries: [])),
+            .appendResponse(.accepted(match: .max)),
+            .appendResponse(.rejected(.max, hintIndex: 1, hintTerm: 1)), .heartbeat(commit: .max, round: 0),
+        ]
+        for body in bodies {
+            let message = Message(from: PeerID(1), to: PeerID(2), term: 1, body: body)
+            #expect(throws: ProtocolError.malformedBody(.peerMessage), "\(body)") {
+                _ = try PeerMessage(frame { message.writeHead(to: &$0) })
+            }
+        }
+        let future = Message(from: PeerID(1), to: PeerID(2), term: .max, body: .voteResponse(granted: true))
+        #expect(throws: ProtocolError.malformedBody(.peerMessage)) {
+            _ = try PeerMessage(frame { future.writeHead(to: &$0) })
+        }
+    }
+
     private func frame(_ write: (inout ByteBuffer) -> Void) throws -> Frame {
         var buffer = ByteBuffer()
         write(&buffer)
