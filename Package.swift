@@ -3,8 +3,9 @@ import PackageDescription
 
 // The house: arrows point down only. A target imports what stands below it and nothing beside it.
 //
-//     banyand   banyan   banyan-load               thin executables: parse, call, print
-//     Node      Mirror   LoadGenerator   Console   a running member; the tools' engines; how programs end
+//     banyand   banyan   banyan-load   banyan-sim  thin executables: parse, call, print
+//     Node      Mirror   LoadGenerator Simulator   a running member; the tools' engines
+//     Console                                      how programs end
 //     Transport BanyanClient                       sockets
 //     RaftLog   Snapshots                          the durable log and hard state; snapshot files
 //     FileTree  WireProtocol                       commands, queries, apply; frames
@@ -23,6 +24,7 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -32,6 +34,7 @@ let package = Package(
         .executable(name: "banyand", targets: ["banyand"]),
         .executable(name: "banyan", targets: ["banyan"]),
         .executable(name: "banyan-load", targets: ["banyan-load"]),
+        .executable(name: "banyan-sim", targets: ["banyan-sim"]),
     ],
     dependencies: [
         // Event loops, sockets and ByteBuffer, the one form in which bytes travel through the server.
@@ -42,7 +45,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", .upToNextMinor(from: "4.5.2")),
         // Command lines that teach: help, validation, completion.
         .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.2")),
-        // Deque, for every first-in first-out queue.
+        // Deque, for every first-in first-out queue; Heap, for what the simulator foresees.
         .package(url: "https://github.com/apple/swift-collections", .upToNextMinor(from: "1.6.0")),
         // SIGTERM and SIGINT become a graceful shutdown.
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", .upToNextMinor(from: "2.13.0")),
@@ -89,17 +92,22 @@ let package = Package(
             ],
             swiftSettings: strict),
 
-        .target(name: "Console", dependencies: [arguments], swiftSettings: strict),
+        .target(name: "Simulator", dependencies: ["FileTree", "Raft", nioCore, crypto, heap], swiftSettings: strict),
+        .target(name: "Console", dependencies: ["WireProtocol", arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "Node", "Transport", "Console", logging, arguments, nioCore, nioPosix,
+                "Node", "WireProtocol", "Console", logging, arguments, nioCore, nioPosix,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
             name: "banyan", dependencies: ["BanyanClient", "Mirror", "Console", arguments], swiftSettings: strict),
         .executableTarget(
-            name: "banyan-load", dependencies: ["LoadGenerator", "Console", arguments], swiftSettings: strict),
+            name: "banyan-load", dependencies: ["LoadGenerator", "BanyanClient", "Console", arguments],
+            swiftSettings: strict),
+
+        .executableTarget(
+            name: "banyan-sim", dependencies: ["Simulator", "Raft", "Console", arguments], swiftSettings: strict),
 
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
@@ -108,6 +116,7 @@ let package = Package(
         .testTarget(
             name: "SnapshotsTests", dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore],
             swiftSettings: strict),
+        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
         .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",

@@ -9,7 +9,8 @@ extension RaftCore {
     /// Hands out what is committed and durable here, within the limits of what may wait to be executed.
     mutating func advanceApply() {
         guard installing == nil else { return }
-        let end = min(commit, durableIndex, applied + limits.unappliedEntriesMax)
+        let durable = mutant == .appliedBeforeSync ? log.lastIndex : durableIndex
+        let end = min(commit, durable, applied + limits.unappliedEntriesMax)
         guard end > dispatched else { return }
         let waiting = log.bytes(in: applied + 1..<dispatched + 1)
         guard waiting < limits.unappliedBytesMax else { return }

@@ -78,7 +78,7 @@ extension RaftCore {
         peers = configuration.peers.filter { $0 != id }.map { Progress(peer: $0, next: log.lastIndex + 1, now: now) }
         uncommittedBytes = log.bytes(in: commit + 1..<log.lastIndex + 1)
         // Entries of earlier terms commit only through one of this term (section 5.4.2), and no read is served before.
-        appendOwn(kind: .noOperation, size: 0)
+        if mutant != .noNoOperation { appendOwn(kind: .noOperation, size: 0) }
         broadcastAppend()
         broadcastHeartbeat()
     }
@@ -160,6 +160,6 @@ extension RaftCore {
 
     /// The vote restriction (section 5.4.1): no vote for a log that lacks what this one has.
     private func isUpToDate(lastIndex: Index, lastTerm: Term) -> Bool {
-        (lastTerm, lastIndex) >= (log.lastTerm, log.lastIndex)
+        (lastTerm, lastIndex) >= (log.lastTerm, log.lastIndex) || mutant == .staleLogElected
     }
 }

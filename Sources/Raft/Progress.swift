@@ -7,8 +7,8 @@ package struct Progress: Sendable {
         case replicate
         /// The peer needs entries that the log no longer holds; a snapshot is on its way.
         case snapshot
-        /// The peer's log ends before what it once acknowledged: its directory was restored from an old copy. It gets
-        /// nothing from this leader, since its acknowledgements were worth nothing.
+        /// The peer's log seems to end before what it once acknowledged: its directory was restored from an old copy.
+        /// It gets nothing but a probe now and then, since its acknowledgements were worth nothing.
         case regressed
     }
 

@@ -9,6 +9,7 @@
 package struct RaftCore: Sendable {
     package let id: PeerID
     package let limits: Limits
+    let mutant: Mutant?
 
     // MARK: Figure 2 of the paper: the state that is saved
 
@@ -78,14 +79,16 @@ package struct RaftCore: Sendable {
     /// - Parameters:
     ///   - applied: what the durable state has executed; at least `log.compactedIndex`.
     ///   - seed: draws the election timeouts; different for each member.
+    ///   - mutant: a fault to plant. Only the simulator does.
     package init(
         id: PeerID, hardState: HardState, log: LogView, applied: Index, limits: Limits = Limits(), seed: UInt64,
-        now: Nanoseconds
+        now: Nanoseconds, mutant: Mutant? = nil
     ) {
         precondition(applied >= log.compactedIndex, "the log was compacted past the durable state")
         precondition(applied <= log.lastIndex, "the state is ahead of the log")
         self.id = id
         self.limits = limits
+        self.mutant = mutant
         term = hardState.term
         vote = hardState.vote
         self.log = log

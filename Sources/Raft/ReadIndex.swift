@@ -48,7 +48,9 @@ extension RaftCore {
     private mutating func enqueueRead(_ read: ReadQueue.Read) {
         if reads.waiting.count + reads.rounds.count >= limits.pendingReadsMax {
             answer(read, index: nil)
-        } else if !hasCommittedInTerm {
+        } else if mutant == .unconfirmedRead {
+            answer(read, index: commit)
+        } else if !hasCommittedInTerm, mutant != .noNoOperation {
             reads.waiting.append(read)
         } else {
             startRound([read])
@@ -85,7 +87,11 @@ extension RaftCore {
         // A probe may have been lost: the peer is there, so try again.
         // So may what was on its way: a peer that answers heartbeats and accepts nothing for that long lacks something.
         if peers[position].isStalled(now: now, limits) { lostContact(to: peer) }
-        if now - peers[position].probeSentAt >= limits.electionTimeout { peers[position].isProbeSent = false }
+        if now - peers[position].probeSentAt >= limits.electionTimeout {
+            peers[position].isProbeSent = false
+            // The refusal that showed it may have been an old one: ask again, now and then.
+            if peers[position].state == .regressed { peers[position].become(.probe, next: peers[position].match + 1) }
+        }
         // A peer that came back has everything, perhaps, but takes nothing for committed before an append confirmed it.
         if peers[position].match < log.lastIndex || peers[position].state == .probe { sendAppends(to: position) }
         confirmReads()

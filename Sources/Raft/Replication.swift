@@ -120,7 +120,7 @@ extension RaftCore {
         let reached = configuration.quorumValue { peer in
             peer == id ? durable : progress(of: peer)?.match ?? 0
         }
-        guard reached > commit, log.term(at: reached) == term else { return }
+        guard reached > commit, log.term(at: reached) == term || mutant == .oldTermCommitted else { return }
         uncommittedBytes = max(0, uncommittedBytes - log.bytes(in: commit + 1..<reached + 1))
         advanceCommit(to: reached)
         releaseReadsAfterFirstCommit()

@@ -1,4 +1,4 @@
-/// The store in memory: sorted keys beside their values. `commit` keeps a copy that `crash` goes back to.
+/// The store in memory: sorted keys beside their values. `commit` keeps a copy, which is what a crash would leave.
 package struct MemoryStore: OrderedStore {
     private var keys: [[UInt8]] = []
     private var values: [[UInt8]] = []
@@ -57,14 +57,21 @@ package struct MemoryStore: OrderedStore {
         values.remove(at: position)
     }
 
+    /// Everything through the last commit, without what came after it.
+    fileprivate var committed: MemoryStore {
+        var copy = self
+        (copy.keys, copy.values) = (committedKeys, committedValues)
+        return copy
+    }
+
     package mutating func commit() throws(StateError) {
         committedKeys = keys
         committedValues = values
     }
 
-    /// Loses everything since the last commit.
-    package mutating func crash() {
-        keys = committedKeys
-        values = committedValues
-    }
+}
+
+extension FileTree where Store == MemoryStore {
+    /// What the last commit would give back after a crash.
+    package var committed: MemoryStore { store.committed }
 }

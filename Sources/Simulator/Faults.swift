@@ -1,0 +1,48 @@
+import Raft
+
+/// What may go wrong in a run, and how often: drawn from the seed, so that some runs are calm in one way and wild in
+/// another.
+struct FaultPlan {
+    /// Of a message between members or with a client, in thousandths.
+    var lossPermille: Int
+    var duplicationPermille: Int
+    /// Nanoseconds; a wide range reorders.
+    var delay: ClosedRange<Nanoseconds>
+    var diskDelay: ClosedRange<Nanoseconds>
+    /// Mean times between faults of a kind, in nanoseconds; nil where the run has none of the kind.
+    var meanTimes: [Fault: Nanoseconds]
+    /// Parts in a thousand by which a member's clock may run fast or slow.
+    var driftPermille: Int
+
+    init(using generator: inout SeededGenerator) {
+        lossPermille = [0, 0, 10, 50, 200][Int.random(in: 0..<5, using: &generator)]
+        duplicationPermille = [0, 0, 20, 100][Int.random(in: 0..<4, using: &generator)]
+        let slow = [1, 5, 40, 150][Int.random(in: 0..<4, using: &generator)] as Nanoseconds
+        delay = 100_000...slow * 1_000_000
+        let sync = [1, 10, 60, 300][Int.random(in: 0..<4, using: &generator)] as Nanoseconds
+        diskDelay = 50_000...sync * 1_000_000
+        driftPermille = [0, 10, 100][Int.random(in: 0..<3, using: &generator)]
+        meanTimes = [:]
+        for fault in Fault.allCases where Int.random(in: 0..<3, using: &generator) > 0 {
+            meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &generator)) * 1_000_000
+        }
+    }
+}
+
+/// A kind of fault that begins at some moment.
+package enum Fault: String, CaseIterable, Sendable {
+    /// One member's process ends, and loses what its disk had not finished.
+    case crash
+    /// All of them at once.
+    case powerCut = "power-cut"
+    /// The process stands still, and its clock goes on.
+    case pause
+    /// One direction between two members is cut.
+    case oneWayCut = "one-way-cut"
+    /// A member is cut off from all others.
+    case isolation
+    /// Whoever leads is cut off.
+    case isolatedLeader = "isolated-leader"
+    /// A member's disk takes twenty times as long.
+    case slowDisk = "slow-disk"
+}

@@ -1,0 +1,539 @@
+import FileTree
+import HeapModule
+import NIOCore
+import Raft
+
+/// One run of a whole cluster under faults, in one thread and simulated time: everything that happens follows from the
+/// seed.
+///
+/// It has two phases. In the first, faults come as the seed's plan says, and the invariants are checked after every
+/// step. Then the faults stop, and the cluster must make progress and agree within a bound. At the end the clients'
+/// history must be linearizable.
+package final class Simulation {
+    package struct Options: Sendable {
+        package var seed: UInt64
+        /// Events of the first phase.
+        package var steps = 10_000
+        package var members = 3
+        package var mutant: Mutant?
+        /// Whether a line is kept for each thing that happens.
+        package var isTraced = false
+
+        package init(seed: UInt64) { self.seed = seed }
+    }
+
+    package struct Report: Sendable {
+        package var seed: UInt64
+        package var steps = 0
+        package var simulated: Nanoseconds = 0
+        package var operations = 0
+        /// Files whose history was too long a puzzle for the checker.
+        package var undecided = 0
+        /// How often each kind of fault began.
+        package var faults: [Fault: Int] = [:]
+        package var elections = 0
+        package var snapshots = 0
+        /// The invariant that did not hold, and how that showed.
+        package var violation: (invariant: String, detail: String)?
+        package var trace: [String] = []
+    }
+
+    private enum Happening {
+        case tick(Int, life: Int)
+        case deliver(SimulatedMember.Envelope)
+        case saved(Int, life: Int, write: UInt64)
+        case execute(Int, life: Int, ClosedRange<Index>)
+        case entriesRead(Int, life: Int, EntriesRequest)
+        case snapshotEnded(Int, life: Int, PeerID, installed: Index?)
+        case commitState(Int, life: Int)
+        case request(Int, client: Int, id: Int)
+        case answer(client: Int, id: Int, SimulatedMember.Answer)
+        case timeout(client: Int, id: Int)
+        case act(client: Int)
+        case fault(Fault)
+        case restart(Int)
+        case resume(Int)
+        case heal(from: Int, to: Int)
+        case quickenDisk(Int)
+    }
+
+    private struct Event: Comparable {
+        var time: Nanoseconds
+        /// Events of one moment happen in the order in which they were foreseen.
+        var number: UInt64
+        var happening: Happening
+
+        static func < (left: Event, right: Event) -> Bool { (left.time, left.number) < (right.time, right.number) }
+        static func == (left: Event, right: Event) -> Bool { left.number == right.number }
+    }
+
+    private static let clients = 4
+    private static let files = 3
+
+    private let options: Options
+    private var generator: SeededGenerator
+    private var plan: FaultPlan
+    private let configuration: Configuration
+    private var members: [SimulatedMember]
+    private var invariants: Invariants
+    private var queue = Heap<Event>()
+    private var lastNumber: UInt64 = 0
+    private var time: Nanoseconds = 0
+    private var report: Report
+
+    // Faults under way.
+    private var isCut: [[Bool]]
+    private var pausedUntil: [Nanoseconds]
+    /// What waits for a member that stands still, in order.
+    private var deferred: [[Happening]]
+    private var isDiskSlow: [Bool]
+    private var drift: [Int]
+    /// The write that each member's disk is syncing, with all before it, and the last that waits: group commit.
+    private var syncing: [UInt64?]
+    private var waitingWrite: [UInt64?]
+    /// When each state thread has done what it was given.
+    private var stateFreeAt: [Nanoseconds]
+    private var isCalm = false
+
+    // Clients.
+    private var clients: [SimulatedClient]
+    private var history: [Operation] = []
+    private var lastRequest = 0
+    private var lastValue = 0
+
+    package init(_ options: Options) {
+        self.options = options
+        var generator = SeededGenerator(seed: options.seed)
+        plan = FaultPlan(using: &generator)
+        let count = options.members
+        configuration = Configuration(
+            clusterID: 1,
+            members: (1...count).map { Member(id: UInt64($0), peer: PeerID(UInt64($0)), address: "\($0)") })
+        let genesis = SimulatedEntry(
+            header: EntryHeader(index: 1, term: 1, kind: .configuration, size: 40),
+            payload: ByteBuffer(string: "genesis"))
+        members = (0..<count).map {
+            SimulatedMember(position: $0, disk: SimulatedDisk(genesis: genesis), mutant: options.mutant)
+        }
+        invariants = Invariants(members: count)
+        isCut = Array(repeating: Array(repeating: false, count: count), count: count)
+        pausedUntil = Array(repeating: 0, count: count)
+        deferred = Array(repeating: [], count: count)
+        isDiskSlow = Array(repeating: false, count: count)
+        let range = -plan.driftPermille...plan.driftPermille
+        drift = (0..<count).map { _ in Int.random(in: range, using: &generator) }
+        syncing = Array(repeating: nil, count: count)
+        waitingWrite = Array(repeating: nil, count: count)
+        stateFreeAt = Array(repeating: 0, count: count)
+        clients = (0..<Self.clients).map { _ in SimulatedClient() }
+        report = Report(seed: options.seed)
+        self.generator = generator
+    }
+
+    /// Runs to the end or to the first violation.
+    package func run() -> Report {
+        do {
+            for member in members.indices { try start(member) }
+            for client in clients.indices { schedule(.act(client: client), in: 1_000_000) }
+            for fault in Fault.allCases { scheduleFault(fault) }
+            while report.steps < options.steps, let event = queue.popMin() { try happen(event) }
+            try settle()
+            let (file, undecided) = Linearizability.violation(in: history)
+            report.undecided = undecided
+            if let file {
+                throw Invariants.Violation(
+                    invariant: "linearizability",
+                    detail: "no order explains the \(file.count) operations on file \(file.first?.file ?? 0)")
+            }
+        } catch let violation as Invariants.Violation {
+            report.violation = (violation.invariant, violation.detail)
+        } catch {
+            report.violation = ("no member fails", "\(error)")
+        }
+        report.simulated = time
+        report.operations = history.count
+        return report
+    }
+
+    // MARK: time
+
+    private func schedule(_ happening: Happening, in delay: Nanoseconds) { schedule(happening, at: time + delay) }
+
+    private func schedule(_ happening: Happening, at moment: Nanoseconds) {
+        lastNumber += 1
+        queue.insert(Event(time: moment, number: lastNumber, happening: happening))
+    }
+
+    /// A member's own clock: it began at some point, and runs a little fast or slow.
+    private func clock(of member: Int) -> Nanoseconds {
+        1_000_000_000 + UInt64(Int64(time) + Int64(time) / 1000 * Int64(drift[member]))
+    }
+
+    private func random(_ range: ClosedRange<Nanoseconds>) -> Nanoseconds {
+        Nanoseconds.random(in: range, using: &generator)
+    }
+
+    private func happens(permille: Int) -> Bool { Int.random(in: 0..<1000, using: &generator) < permille }
+
+    private func trace(_ line: @autoclosure () -> String) {
+        guard options.isTraced else { return }
+        let microseconds = String(time / 1000)
+        report.trace.append(
+            String(repeating: " ", count: max(0, 10 - microseconds.count)) + microseconds + "  " + line())
+    }
+
+    // MARK: what happens
+
+    private func happen(_ event: Event) throws {
+        time = event.time
+        report.steps += 1
+        if let member = member(of: event.happening), pausedUntil[member] > time {
+            deferred[member].append(event.happening)
+        } else {
+            try take(event.happening)
+        }
+    }
+
+    private func take(_ happening: Happening) throws {
+        switch happening {
+        case .tick(let member, let life):
+            guard isAlive(member, life) else { return }
+            schedule(.tick(member, life: life), in: 10_000_000)
+            try perform(member, members[member].tick(now: clock(of: member), &invariants))
+        case .deliver(let envelope): try deliver(envelope)
+        case .saved(let member, let life, let write):
+            guard isAlive(member, life) else { return }
+            syncing[member] = nil
+            try perform(member, members[member].saved(write, now: clock(of: member), &invariants))
+        case .execute(let member, let life, let range):
+            guard isAlive(member, life) else { return }
+            try perform(member, members[member].execute(range, now: clock(of: member), &invariants))
+        case .entriesRead(let member, let life, let request):
+            guard isAlive(member, life) else { return }
+            try perform(member, members[member].entriesRead(request, now: clock(of: member), &invariants))
+        case .snapshotEnded(let member, let life, let peer, let installed):
+            guard isAlive(member, life) else { return }
+            try perform(
+                member,
+                members[member].snapshotEnded(peer, installed: installed, now: clock(of: member), &invariants))
+        case .commitState(let member, let life):
+            guard isAlive(member, life) else { return }
+            schedule(.commitState(member, life: life), in: random(50_000_000...1_000_000_000))
+            let tail = UInt64.random(in: 0...30, using: &generator)
+            try perform(
+                member, members[member].commitState(keeping: tail, now: clock(of: member), &invariants))
+        case .request(let member, let client, let id): try arrive(at: member, client: client, id: id)
+        case .answer(let client, let id, let answer): received(answer, by: client, id: id)
+        case .timeout(let client, let id): timedOut(client, id: id)
+        case .act(let client): act(client)
+        case .fault(let fault):
+            guard !isCalm else { return }
+            try begin(fault)
+            scheduleFault(fault)
+        case .resume(let member): if pausedUntil[member] <= time { try resume(member) }
+        case .restart(let member): if !members[member].isRunning { try start(member) }
+        case .heal(let from, let to): isCut[from][to] = false
+        case .quickenDisk(let member): isDiskSlow[member] = false
+        }
+    }
+
+    private func resume(_ member: Int) throws {
+        let waiting = deferred[member]
+        deferred[member] = []
+        for happening in waiting { try take(happening) }
+    }
+
+    /// The member whose process has to run for this to happen.
+    private func member(of happening: Happening) -> Int? {
+        switch happening {
+        case .tick(let member, _), .saved(let member, _, _), .execute(let member, _, _),
+            .entriesRead(let member, _, _), .snapshotEnded(let member, _, _, _), .commitState(let member, _),
+            .request(let member, _, _):
+            member
+        case .deliver(let envelope): position(of: envelope.message.to)
+        default: nil
+        }
+    }
+
+    private func position(of peer: PeerID) -> Int { Int(peer.rawValue) - 1 }
+
+    private func isAlive(_ member: Int, _ life: Int) -> Bool {
+        members[member].isRunning && members[member].life == life
+    }
+
+    private func start(_ member: Int) throws {
+        let seed = generator.next()
+        let requests = try members[member].start(configuration, seed: seed, now: clock(of: member), &invariants)
+        trace("\(member + 1) starts, term \(members[member].core?.term ?? 0)")
+        let life = members[member].life
+        (syncing[member], waitingWrite[member]) = (nil, nil)
+        stateFreeAt[member] = time
+        schedule(.tick(member, life: life), in: random(0...10_000_000))
+        schedule(.commitState(member, life: life), in: random(50_000_000...1_000_000_000))
+        try perform(member, requests)
+    }
+
+    private func deliver(_ envelope: SimulatedMember.Envelope) throws {
+        let (from, to) = (position(of: envelope.message.from), position(of: envelope.message.to))
+        guard members[to].isRunning, !isCut[from][to] else { return }
+        let before = (members[to].core?.role, members[to].core?.term)
+        trace("\(from + 1) > \(to + 1)  \(envelope.message.term)  \(envelope.message.body.summary)")
+        let requests = try members[to].receive(envelope, now: clock(of: to), &invariants)
+        noteRole(of: to, before)
+        if case .installSnapshot(let snapshot) = envelope.message.body, members[from].isRunning {
+            report.snapshots += 1
+            schedule(
+                .snapshotEnded(from, life: members[from].life, envelope.message.to, installed: snapshot.index),
+                in: random(plan.delay))
+        }
+        try perform(to, requests)
+    }
+
+    private func noteRole(of member: Int, _ before: (role: Role?, term: Term?)) {
+        guard let core = members[member].core, before.role != core.role || before.term != core.term else { return }
+        if core.role == .leader, before.role != .leader { report.elections += 1 }
+        trace("\(member + 1) is \(core.role.rawValue) in term \(core.term)")
+    }
+
+    /// Lets what a member wants come to pass, each thing in its time.
+    private func perform(_ member: Int, _ requests: SimulatedMember.Requests) throws {
+        let life = members[member].life
+        if let last = requests.writes.last { waitingWrite[member] = last }
+        if syncing[member] == nil, let write = waitingWrite[member] {
+            (syncing[member], waitingWrite[member]) = (write, nil)
+            let delay = random(plan.diskDelay) * (isDiskSlow[member] ? 20 : 1)
+            schedule(.saved(member, life: life, write: write), in: delay)
+        }
+        for envelope in requests.messages { send(envelope) }
+        for range in requests.executions {
+            stateFreeAt[member] = max(stateFreeAt[member], time) + random(10_000...2_000_000)
+            schedule(.execute(member, life: life, range), at: stateFreeAt[member])
+        }
+        for request in requests.entriesToRead {
+            schedule(.entriesRead(member, life: life, request), in: random(100_000...5_000_000))
+        }
+        for peer in requests.snapshots { try sendSnapshot(from: member, to: peer) }
+        for (waiter, answer) in requests.answers {
+            if case .result(_, let index, let term) = answer, index > 0 {
+                try invariants.acknowledged(index, term: term, disks: members.map(\.disk))
+            }
+            guard !isLost() else { continue }
+            schedule(.answer(client: waiter.client, id: waiter.request, answer), in: random(plan.delay))
+        }
+    }
+
+    private func isLost() -> Bool { !isCalm && happens(permille: plan.lossPermille) }
+
+    private func send(_ envelope: SimulatedMember.Envelope) {
+        guard !isLost() else { return }
+        schedule(.deliver(envelope), in: random(plan.delay))
+        if !isCalm, happens(permille: plan.duplicationPermille) {
+            schedule(.deliver(envelope), in: random(plan.delay) * 3)
+        }
+    }
+
+    private func sendSnapshot(from member: Int, to peer: PeerID) throws {
+        let life = members[member].life
+        guard let envelope = try members[member].snapshot(for: peer, configuration), !isLost(),
+            !isCut[member][position(of: peer)], members[position(of: peer)].isRunning
+        else {
+            schedule(.snapshotEnded(member, life: life, peer, installed: nil), in: 500_000_000)
+            return
+        }
+        schedule(.deliver(envelope), in: random(plan.delay) * 5)
+        // A transfer that gets no answer is given up.
+        schedule(.snapshotEnded(member, life: life, peer, installed: nil), in: 5_000_000_000)
+    }
+
+    // MARK: faults
+
+    private func scheduleFault(_ fault: Fault) {
+        guard let mean = plan.meanTimes[fault] else { return }
+        schedule(.fault(fault), in: random(mean / 4...mean * 2))
+    }
+
+    private func begin(_ fault: Fault) throws {
+        report.faults[fault, default: 0] += 1
+        let member = Int.random(in: members.indices, using: &generator)
+        let length = random(20_000_000...2_000_000_000)
+        switch fault {
+        case .crash: crash(member, for: length)
+        case .powerCut: for member in members.indices { crash(member, for: random(0...500_000_000)) }
+        case .pause:
+            trace("\(member + 1) stands still")
+            pausedUntil[member] = max(pausedUntil[member], time + length)
+            schedule(.resume(member), at: pausedUntil[member])
+        case .oneWayCut:
+            let other = (member + 1 + Int.random(in: 0..<members.count - 1, using: &generator)) % members.count
+            trace("\(member + 1) > \(other + 1) is cut")
+            isCut[member][other] = true
+            schedule(.heal(from: member, to: other), in: length)
+        case .isolation: isolate(member, for: length)
+        case .isolatedLeader:
+            if let leader = members.firstIndex(where: { $0.core?.role == .leader }) { isolate(leader, for: length) }
+        case .slowDisk:
+            trace("\(member + 1)'s disk is slow")
+            isDiskSlow[member] = true
+            schedule(.quickenDisk(member), in: length)
+        }
+    }
+
+    private func crash(_ member: Int, for length: Nanoseconds) {
+        guard members[member].isRunning else { return }
+        trace("\(member + 1) crashes")
+        members[member].crash(using: &generator)
+        schedule(.restart(member), in: length)
+    }
+
+    private func isolate(_ member: Int, for length: Nanoseconds) {
+        trace("\(member + 1) is cut off")
+        for other in members.indices where other != member {
+            isCut[member][other] = true
+            isCut[other][member] = true
+            schedule(.heal(from: member, to: other), in: length)
+            schedule(.heal(from: other, to: member), in: length)
+        }
+    }
+
+    // MARK: the second phase
+
+    /// Faults stop, and the cluster must serve a write and agree within simulated time.
+    private func settle() throws {
+        isCalm = true
+        trace("all faults end")
+        plan.delay = 100_000...2_000_000
+        plan.diskDelay = 50_000...2_000_000
+        for member in members.indices {
+            pausedUntil[member] = time
+            try resume(member)
+            isDiskSlow[member] = false
+            for other in members.indices { isCut[member][other] = false }
+            if !members[member].isRunning { try start(member) }
+        }
+        let acknowledged = history.count { $0.outcome == .done }
+        try run(for: 30_000_000_000, "progress after the faults", "no write was acknowledged within 30 s") {
+            history.count { $0.outcome == .done } > acknowledged + 3
+        }
+        isOver = true
+        try run(for: 30_000_000_000, "agreement after the faults", "the members did not reach the same state in 30 s") {
+            let indexes = members.map(\.executed)
+            guard clients.allSatisfy({ $0.request == nil }), Set(indexes).count == 1,
+                members.allSatisfy({ $0.core?.log.lastIndex == indexes[0] })
+            else { return false }
+            return true
+        }
+        guard Set(members.map(\.digest?.description)).count == 1 else {
+            throw Invariants.Violation(invariant: "agreement after the faults", detail: "digests differ at the end")
+        }
+    }
+
+    private var isOver = false
+
+    private func run(
+        for limit: Nanoseconds, _ invariant: String, _ detail: String, until holds: () -> Bool
+    ) throws {
+        let end = time + limit
+        while !holds() {
+            guard let event = queue.popMin(), event.time <= end else {
+                throw Invariants.Violation(invariant: invariant, detail: detail)
+            }
+            try happen(event)
+        }
+    }
+
+    // MARK: clients
+
+    private func act(_ client: Int) {
+        guard !isOver, clients[client].request == nil else { return }
+        let file = Int.random(in: 0..<Self.files, using: &generator)
+        let kind: Operation.Kind
+        switch Int.random(in: 0..<10, using: &generator) {
+        case 0..<4:
+            lastValue += 1
+            kind = .put(lastValue)
+        case 4..<8: kind = .get
+        case 8:
+            if let known = clients[client].known[file] {
+                lastValue += 1
+                kind = .compareAndSet(known.value, lastValue)
+            } else {
+                kind = .get
+            }
+        default: kind = .delete
+        }
+        clients[client].operation = history.count
+        clients[client].tries = 0
+        history.append(Operation(client: client, file: file, kind: kind, invoked: time))
+        ask(client)
+    }
+
+    /// Sends the client's operation to the member that it believes to lead, or to any.
+    private func ask(_ client: Int) {
+        let member = clients[client].leader ?? Int.random(in: members.indices, using: &generator)
+        lastRequest += 1
+        clients[client].request = lastRequest
+        clients[client].tries += 1
+        if !isLost() { schedule(.request(member, client: client, id: lastRequest), in: random(plan.delay)) }
+        schedule(.timeout(client: client, id: lastRequest), in: random(300_000_000...2_000_000_000))
+    }
+
+    private func arrive(at member: Int, client: Int, id: Int) throws {
+        guard clients[client].request == id, let operation = clients[client].operation else { return }
+        guard members[member].isRunning else {
+            schedule(.answer(client: client, id: id, .refused), in: random(plan.delay))
+            return
+        }
+        let waiter = SimulatedMember.Waiter(client: client, request: id)
+        let now = clock(of: member)
+        let asked = history[operation]
+        if asked.kind == .get {
+            let query = SimulatedClient.query(asked)
+            try perform(member, members[member].read(query, for: waiter, now: now, &invariants))
+        } else {
+            let command = SimulatedClient.command(asked, known: clients[client].known[asked.file])
+            try perform(member, members[member].write(command, for: waiter, now: now, &invariants))
+        }
+    }
+
+    private func received(_ answer: SimulatedMember.Answer, by client: Int, id: Int) {
+        guard clients[client].request == id, let operation = clients[client].operation else { return }
+        switch answer {
+        case .result(let bytes, _, _):
+            let (outcome, known) = SimulatedClient.outcome(of: history[operation], bytes)
+            clients[client].known[history[operation].file] = known
+            history[operation].returned = time
+            history[operation].outcome = outcome
+            finish(client)
+        case .unknown:
+            clients[client].leader = nil
+            finish(client)
+        case .notLeader(let leader):
+            clients[client].leader = leader.map { position(of: $0) }
+            retry(client)
+        case .refused:
+            clients[client].leader = nil
+            retry(client)
+        }
+    }
+
+    /// Nothing happened: the same operation may be asked for again.
+    private func retry(_ client: Int) {
+        guard let operation = clients[client].operation else { return }
+        if clients[client].tries < 20 { return ask(client) }
+        // It never happened, and so says nothing.
+        history[operation].kind = .get
+        finish(client)
+    }
+
+    private func timedOut(_ client: Int, id: Int) {
+        guard clients[client].request == id else { return }
+        clients[client].leader = nil
+        finish(client)
+    }
+
+    private func finish(_ client: Int) {
+        clients[client].request = nil
+        clients[client].operation = nil
+        schedule(.act(client: client), in: random(1_000_000...100_000_000))
+    }
+}

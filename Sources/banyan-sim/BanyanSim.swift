@@ -1,0 +1,166 @@
+import ArgumentParser
+import Console
+import Foundation
+import Raft
+import Simulator
+
+@main
+struct BanyanSim: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "banyan-sim",
+        abstract: "Run whole clusters under faults in simulated time, and look for a broken promise.",
+        discussion: """
+            A run is wholly decided by its seed. When an invariant breaks, the seed that shows it is printed, and its
+            trace (who sent what to whom, who believed what) is written to a file:
+              banyan-sim --seeds 1..1000
+              banyan-sim --seed 42 --trace seed-42.txt
+            Exit code 1: something broke.
+            """)
+
+    @Option(help: "One run.") var seed: UInt64?
+    @Option(help: ArgumentHelp("Many runs, on all cores.", valueName: "from..to")) var seeds: SeedRange?
+    @Option(help: "Events of a run before its faults stop.") var steps = 10_000
+    @Option(help: "How many members.") var nodes = 3
+    @Option(help: "Plant this fault; with --mutant list all are named.") var mutant: String?
+    @Option(help: ArgumentHelp("Write the trace of --seed here; - is standard output.", valueName: "file"))
+    var trace: String?
+
+    static func main() async { await Console.run(Self.self) }
+
+    func validate() throws {
+        guard (seed == nil) != (seeds == nil) || mutant == "list" else {
+            throw ValidationError("give one --seed N, or many with --seeds FROM..TO")
+        }
+        guard (1...9).contains(nodes), steps > 0 else {
+            throw ValidationError("--nodes must be from 1 to 9, and --steps positive")
+        }
+        if let mutant, mutant != "list", Mutant(rawValue: mutant) == nil {
+            throw ValidationError("no mutant is called '\(mutant)'; --mutant list names them")
+        }
+    }
+
+    func run() async throws {
+        if mutant == "list" {
+            for mutant in Mutant.allCases { print(mutant.rawValue) }
+        } else if let seed {
+            try runOne(seed)
+        } else if let seeds {
+            try await runMany(seeds.range)
+        }
+    }
+
+    private func options(_ seed: UInt64) -> Simulation.Options {
+        var options = Simulation.Options(seed: seed)
+        (options.steps, options.members, options.mutant) = (steps, nodes, mutant.flatMap(Mutant.init(rawValue:)))
+        return options
+    }
+
+    private func runOne(_ seed: UInt64) throws {
+        var options = options(seed)
+        options.isTraced = trace != nil
+        let report = Simulation(options).run()
+        if let trace {
+            let text = report.trace.joined(separator: "\n") + "\n"
+            if trace == "-" {
+                print(text, terminator: "")
+            } else {
+                do { try Data(text.utf8).write(to: URL(fileURLWithPath: trace)) } catch {
+                    throw CommandFailure("\(trace): can't be written: \(error.localizedDescription)")
+                }
+            }
+        }
+        print(
+            """
+            seed \(seed): \(report.steps) steps, \(report.simulated / 1_000_000) ms simulated, \
+            \(report.operations) operations, \(report.elections) elections, \(report.snapshots) snapshots
+            """)
+        try complain(of: report)
+    }
+
+    private func complain(of report: Simulation.Report) throws {
+        guard let violation = report.violation else { return }
+        throw CommandFailure(
+            "seed \(report.seed) breaks '\(violation.invariant)': \(violation.detail); see it with "
+                + "'banyan-sim --seed \(report.seed) --steps \(steps) --nodes \(nodes)"
+                + (mutant.map { " --mutant \($0)" } ?? "") + " --trace -'")
+    }
+
+    private func runMany(_ range: ClosedRange<UInt64>) async throws {
+        let began = ContinuousClock.now
+        var total = Totals()
+        let isTerminal = isatty(STDERR_FILENO) == 1
+        let broken = await withTaskGroup(of: Simulation.Report.self, returning: Simulation.Report?.self) { group in
+            var next = range.lowerBound
+            func begin() {
+                guard next <= range.upperBound else { return }
+                let options = options(next)
+                next += 1
+                group.addTask { Simulation(options).run() }
+            }
+            for _ in 0..<ProcessInfo.processInfo.activeProcessorCount { begin() }
+            var broken: Simulation.Report?
+            while let report = await group.next() {
+                total.add(report)
+                if report.violation != nil {
+                    broken = report
+                    break
+                }
+                begin()
+                if isTerminal, total.runs % 10 == 0 {
+                    FileHandle.standardError.write(Data("\r\(total.runs) of \(range.count) seeds".utf8))
+                }
+            }
+            group.cancelAll()
+            return broken
+        }
+        if isTerminal { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
+        let seconds = (ContinuousClock.now - began) / .seconds(1)
+        print(total.text(seconds: seconds))
+        if let broken { try complain(of: broken) }
+    }
+}
+
+/// Sums over many runs.
+private struct Totals {
+    var runs = 0
+    var steps = 0
+    var simulated = 0.0
+    var operations = 0
+    var elections = 0
+    var snapshots = 0
+    var undecided = 0
+    var faults: [Fault: Int] = [:]
+
+    mutating func add(_ report: Simulation.Report) {
+        runs += 1
+        steps += report.steps
+        simulated += Double(report.simulated) / 1e9
+        operations += report.operations
+        elections += report.elections
+        snapshots += report.snapshots
+        undecided += report.undecided
+        faults.merge(report.faults, uniquingKeysWith: +)
+    }
+
+    func text(seconds: Double) -> String {
+        let kinds = Fault.allCases.map { "\($0.rawValue) \(faults[$0] ?? 0)" }.joined(separator: ", ")
+        return """
+            \(runs) seeds, \(steps) steps (\(Int(Double(steps) / max(seconds, 0.001))) a second), \
+            \(Int(simulated / 60)) minutes simulated in \(Int(seconds)) s
+            \(operations) operations, \(elections) elections, \(snapshots) snapshots, \(undecided) histories of a file undecided
+            faults: \(kinds)
+            """
+    }
+}
+
+/// `1..1000`
+struct SeedRange: ExpressibleByArgument {
+    let range: ClosedRange<UInt64>
+
+    init?(argument: String) {
+        let ends = argument.split(separator: ".", omittingEmptySubsequences: true).map(String.init)
+        guard argument.contains(".."), ends.count == 2, let from = UInt64(ends[0]), let to = UInt64(ends[1]), from <= to
+        else { return nil }
+        range = from...to
+    }
+}
