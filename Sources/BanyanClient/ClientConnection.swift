@@ -10,7 +10,8 @@ final class ClientConnection: ChannelInboundHandler {
     private let core: ClientCore
     private var channel: (any Channel)?
     private var isReady = false
-    private let began = NIODeadline.now()
+    /// When the hello was sent; before, the system still tries to connect.
+    private var began: NIODeadline?
     private var isOver = false
     /// Not sent: the member has not answered the hello.
     private var unsent: [(id: UInt64, request: ClientCore.Request)] = []
@@ -27,7 +28,7 @@ final class ClientConnection: ChannelInboundHandler {
     var isIdle: Bool { unsent.isEmpty && sent.isEmpty }
 
     func connect() {
-        guard let colon = address.lastIndex(of: ":"), let port = Int(address[address.index(after: colon)...]) else {
+        guard let address = Address(address) else {
             end()
             return
         }
@@ -42,17 +43,21 @@ final class ClientConnection: ChannelInboundHandler {
                     ])
                 }
             }
-            .connect(host: String(address[..<colon]), port: port)
+            .connect(host: address.host, port: address.port)
             .whenComplete { result in
                 if case .failure = result { this.value.end() }
             }
     }
 
     func channelActive(context: ChannelHandlerContext) {
+        guard !isOver else { return context.close(promise: nil) }
         channel = context.channel
-        var hello = ByteBuffer()
-        Hello(role: .client).write(to: &hello)
-        context.channel.writeAndFlush(hello, promise: nil)
+        began = .now()
+        var hello = Hello(role: .client)
+        hello.clusterID = core.clusterID
+        var bytes = ByteBuffer()
+        hello.write(to: &bytes)
+        context.channel.writeAndFlush(bytes, promise: nil)
     }
 
     func send(_ request: ClientCore.Request, id: UInt64) {
@@ -79,6 +84,10 @@ final class ClientConnection: ChannelInboundHandler {
         lastProgress = .now()
         switch frame.kind {
         case .welcome where !isReady:
+            guard let welcome = try? Welcome(frame), core.accepts(welcome) else {
+                refuse("it belongs to another cluster than the members asked before; check --nodes")
+                return context.close(promise: nil)
+            }
             isReady = true
             let requests = unsent
             unsent = []
@@ -86,9 +95,19 @@ final class ClientConnection: ChannelInboundHandler {
             flush()
         case .result, .refusal, .statusResult:
             if let request = sent.removeValue(forKey: frame.requestID) { core.received(frame, for: request) }
+        case .goodbye:
+            if let goodbye = try? Goodbye(frame), goodbye.code != .shuttingDown { refuse(goodbye.reason) }
+            context.close(promise: nil)
         default:
             context.close(promise: nil)
         }
+    }
+
+    /// What was not sent will find no better answer here, and the user has to know why.
+    private func refuse(_ reason: String) {
+        let requests = unsent
+        unsent = []
+        for (_, request) in requests { request.completion(.failure(.refused("\(address): \(reason)"))) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
@@ -97,7 +116,10 @@ final class ClientConnection: ChannelInboundHandler {
 
     /// Whether the member let the hello wait for so long that it must be stopped or cut off: its system still accepts
     /// connections for it. What was not sent yet may go to another.
-    func isMute(at now: NIODeadline) -> Bool { !isReady && now - began > .milliseconds(500) }
+    func isMute(at now: NIODeadline) -> Bool {
+        guard !isReady, let began else { return false }
+        return now - began > .milliseconds(500)
+    }
 
     /// Takes back the reads of a member that was asked and says nothing: it may be stopped or cut off, and another can
     /// answer them. A write has to wait, since it may have been proposed.

@@ -30,6 +30,8 @@ final class ClientCore {
     let loop: any EventLoop
     private let nodes: [String]
     private var connections: [String: ClientConnection] = [:]
+    /// Of the first member that answered; 0 before. Members of another would mix two trees into one.
+    private(set) var clusterID: UInt64 = 0
     private var leader: String?
     private var nextNode = 0
     private var isLocating = false
@@ -80,6 +82,11 @@ final class ClientCore {
     private func located(_ result: Result<Frame, BanyanError>, askedAt position: Int) {
         isLocating = false
         guard !isClosed, leader == nil else { return }
+        if case .failure(.refused(let reason)) = result {
+            let requests = waiting.filter { $0.kind == .write }
+            waiting.removeAll { $0.kind == .write }
+            for request in requests { request.completion(.failure(.refused(reason))) }
+        }
         switch result.map({ try? MemberStatus($0).leader }) {
         case .success(let address?) where !address.isEmpty:
             leader = address
@@ -117,6 +124,12 @@ final class ClientCore {
         }
     }
 
+    /// Whether the member is of the cluster that this client talks to.
+    func accepts(_ welcome: Welcome) -> Bool {
+        if clusterID == 0 { clusterID = welcome.clusterID }
+        return welcome.clusterID == 0 || welcome.clusterID == clusterID
+    }
+
     // MARK: answers
 
     func received(_ frame: Frame, for request: Request) {
@@ -142,6 +155,11 @@ final class ClientCore {
         case .unknownOutcome: request.completion(.failure(.unknownOutcome))
         case .unsupported: request.completion(.failure(.unsupported))
         case .malformed: request.completion(.failure(.protocolViolation("the member can't read the request")))
+        case .corrupt where request.kind == .read && request.redirects < Self.redirectsMax:
+            // Another member's copy may be sound.
+            request.redirects += 1
+            forgetLeader()
+            retryLater(request)
         case .corrupt: request.completion(.failure(.protocolViolation("the member's copy is damaged")))
         }
     }

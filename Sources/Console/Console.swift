@@ -21,6 +21,7 @@ package enum Console {
     package static func run<Command: ParsableCommand>(
         _ root: Command.Type, _ arguments: [String] = Array(CommandLine.arguments.dropFirst())
     ) async -> Never {
+        signal(SIGPIPE, SIG_IGN)
         do {
             var command = try root.parseAsRoot(arguments)
             if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
@@ -32,9 +33,13 @@ package enum Console {
                 complain(name, failure.message)
                 exit(failure.exitCode)
             case let code as ExitCode: exit(code.rawValue)
+            case _ where root.exitCode(for: error) == .failure:
+                // Not of the parser's making.
+                complain(name, "\(error)")
+                exit(1)
             case _ where root.exitCode(for: error) == .success:
                 // A request for help.
-                print(root.fullMessage(for: error))
+                try? print(root.fullMessage(for: error))
                 exit(0)
             default:
                 complain(name, "\(root.message(for: error)); see '\(name) --help'")
@@ -45,7 +50,26 @@ package enum Console {
 
     /// One line on stderr.
     package static func complain(_ name: String, _ message: String) {
-        let line = Array("\(name): \(message)\n".utf8)
+        let text = message.split(whereSeparator: \.isNewline).map { $0.trimmingPrefix { $0 == " " } }.joined(
+            separator: "; ")
+        let line = Array("\(name): \(text)\n".utf8)
         _ = line.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    }
+
+    /// Writes a line to standard output. Who reads it may have gone, or its disk be full: that is no success.
+    package static func print(_ text: String) throws { try output(Array("\(text)\n".utf8)) }
+
+    /// Writes bytes to standard output.
+    package static func output(_ bytes: [UInt8]) throws {
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+            if count < 0 {
+                // A reader that has seen enough, as in `| head`, needs no words.
+                if errno == EPIPE { throw ExitCode(1) }
+                throw CommandFailure("standard output can't be written: \(String(cString: strerror(errno)))")
+            }
+            rest = rest.dropFirst(count)
+        }
     }
 }

@@ -104,6 +104,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     ) throws(StateError) -> Outcome {
         let command: Command
         do { command = try read(&payload) } catch { return .failed(error, revision: 0) }
+        guard payload.readableBytes == 0 else { return .failed(.malformed, revision: 0) }
         return try run(command, &self)
     }
 

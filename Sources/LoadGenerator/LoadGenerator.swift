@@ -146,14 +146,18 @@ private final class Run {
 
     private func answered(_ client: Int, _ began: NIODeadline, _ result: Result<Frame, BanyanError>) {
         let now = NIODeadline.now()
-        if began >= measureFrom, now <= stopAt {
+        // What began in the window counts, however late its answer came: a stall at the end must show. The rate counts
+        // what was answered in the window.
+        if began >= measureFrom {
             switch result {
             case .success(let frame) where frame.body.getInteger(at: frame.body.readerIndex, as: UInt16.self) == 0:
-                operations += 1
+                if now <= stopAt { operations += 1 }
                 histogram.record(UInt64((now - began).nanoseconds / 1000))
             case .success: count("the tree refused an operation of the load")
             case .failure(let error): count(error.description)
             }
+        } else if case .failure(let error) = result {
+            count(error.description)
         }
         next(client)
     }

@@ -28,12 +28,20 @@ package struct LocalError: Error, Sendable, CustomStringConvertible {
 /// The files of this machine, by their bytes' own names.
 enum LocalTree {
     /// Everything below `root`, parents first. What is neither a file nor a directory (links, sockets, devices) and names
-    /// that are not UTF-8 are handed to `skip`.
-    static func scan(_ root: String, skip: (String) -> Void) throws(LocalError) -> [LocalEntry] {
+    /// that are not UTF-8 are handed to `skip`, and what can't be read or just went to `fail`.
+    ///
+    /// - Throws: when `root` itself can't be read.
+    static func scan(
+        _ root: String, skip: (String) -> Void, fail: (LocalError) -> Void
+    ) throws(LocalError) -> [LocalEntry] {
         var found: [LocalEntry] = []
         var directories = [""]
         while let directory = directories.popLast() {
-            guard let stream = opendir(root + directory) else { throw LocalError(path: root + directory) }
+            guard let stream = opendir(root + directory) else {
+                if directory.isEmpty { throw LocalError(path: root) }
+                fail(LocalError(path: root + directory))
+                continue
+            }
             defer { closedir(stream) }
             while let item = readdir(stream) {
                 let bytes = withUnsafeBytes(of: &item.pointee.d_name) { Array($0.prefix { $0 != 0 }) }
@@ -44,7 +52,11 @@ enum LocalTree {
                 if name == "." || name == ".." { continue }
                 let path = "\(directory)/\(name)"
                 var info = stat()
-                guard lstat(root + path, &info) == 0 else { throw LocalError(path: root + path) }
+                guard lstat(root + path, &info) == 0 else {
+                    // One that was removed in between is no failure.
+                    if errno != ENOENT { fail(LocalError(path: root + path)) }
+                    continue
+                }
                 let kind: LocalEntry.Kind
                 switch info.st_mode & S_IFMT {
                 case S_IFREG: kind = .file
@@ -63,44 +75,24 @@ enum LocalTree {
         return found
     }
 
-    static func read(_ path: String) throws(LocalError) -> [UInt8] {
+    /// The file's content; of one that grew beyond `bytesMax`, no more than shows it.
+    static func read(_ path: String, bytesMax: Int) throws(LocalError) -> [UInt8] {
         let file = open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { throw LocalError(path: path) }
         defer { close(file) }
         var content: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
+        while content.count <= bytesMax {
             let count = Glibc.read(file, &buffer, buffer.count)
             guard count >= 0 else { throw LocalError(path: path) }
-            if count == 0 { return content }
+            if count == 0 { break }
             content += buffer[..<count]
         }
+        return content
     }
 
     static func makeDirectory(_ path: String, mode: UInt16) throws(LocalError) {
         guard mkdir(path, mode_t(mode)) == 0 || errno == EEXIST else { throw LocalError(path: path) }
-    }
-
-    /// Writes beside the file and renames, so that a reader sees the old content or the new, and nothing in between.
-    static func write(_ path: String, _ content: [UInt8], mode: UInt16, modificationTime: Int64) throws(LocalError) {
-        let temporary = path + ".banyan-new"
-        let file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode_t(mode))
-        guard file >= 0 else { throw LocalError(path: path) }
-        var written = 0
-        while written < content.count {
-            let count = content[written...].withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
-            guard count > 0 else {
-                let error = LocalError(path: path)
-                close(file)
-                unlink(temporary)
-                throw error
-            }
-            written += count
-        }
-        let time = timespec(
-            tv_sec: Int(modificationTime / 1_000_000_000), tv_nsec: Int(modificationTime % 1_000_000_000))
-        let isDone = futimens(file, [time, time]) == 0 && fchmod(file, mode_t(mode)) == 0
-        guard close(file) == 0, isDone, rename(temporary, path) == 0 else { throw LocalError(path: path) }
     }
 
     /// Size and modification time of a file that is there.

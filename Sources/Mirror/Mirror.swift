@@ -11,6 +11,8 @@ package struct MirrorSummary: Sendable {
     package var skipped: [String] = []
     /// Path and reason.
     package var failures: [String] = []
+    /// Why nothing more was begun: the cluster can't be reached, or has no majority.
+    package var stopped: BanyanError?
 }
 
 /// Copies whole directories into the tree, and out of it, many files at once.
@@ -21,7 +23,7 @@ package struct Mirror: Sendable {
     static let inFlight = 64
     /// A put whose outcome stayed unknown, or found no leader, is tried so often in all: it writes the mirror's own file
     /// with the same content, so that doing it twice does no harm.
-    static let triesMax = 20
+    static let triesMax = 6
 
     private let client: BanyanClient
     private let progress: @Sendable (_ done: Int, _ of: Int, _ bytes: UInt64) -> Void
@@ -40,18 +42,21 @@ package struct Mirror: Sendable {
         var summary = MirrorSummary()
         var skipped: [String] = []
         let root = Self.trimmed(directory)
-        let local = try LocalTree.scan(root) { skipped.append($0) }
-        summary.skipped = skipped
+        var failures: [String] = []
+        let local = try LocalTree.scan(root, skip: { skipped.append($0) }, fail: { failures.append("\($0)") })
+        (summary.skipped, summary.failures) = (skipped, failures)
         let base = path == "/" ? "" : Self.trimmed(path)
         let known = try await Dictionary(uniqueKeysWithValues: remote(base).map { ($0.path, $0.info) })
         // Directories that hold files come with them; here are the empty ones, and all modes.
-        for entry in local where entry.kind == .directory && known[entry.path] == nil {
+        let here = LocalEntry(path: "", kind: .directory, size: 0, mode: 0o755, modificationTime: 0)
+        for entry in (base.isEmpty ? [] : [here]) + local where entry.kind == .directory && known[entry.path] == nil {
             let target = base + entry.path
             let mode = entry.mode
             do {
                 try await retrying { _ = try await client.makeDirectory(target, mode: mode, withParents: true) }
                 summary.directories += 1
             } catch let error as BanyanError {
+                if error.isOfTheCluster { throw error }
                 summary.failures.append("\(target): \(error)")
             }
         }
@@ -61,7 +66,8 @@ package struct Mirror: Sendable {
         let changed = local.filter { $0.kind == .file && !isSame($0) }
         summary.unchanged = local.count { $0.kind == .file } - changed.count
         await copy(changed, into: &summary, name: { root + $0.path }) { entry in
-            let content = try LocalTree.read(root + entry.path)
+            if entry.size > UInt64(BanyanClient.contentBytesMax) { throw BanyanError.contentTooLarge }
+            let content = try LocalTree.read(root + entry.path, bytesMax: BanyanClient.contentBytesMax)
             try await retrying {
                 _ = try await client.put(
                     base + entry.path, content, mode: entry.mode, modificationTime: entry.modificationTime)
@@ -94,7 +100,7 @@ package struct Mirror: Sendable {
         summary.unchanged = files.count - changed.count
         await copy(changed, into: &summary, name: { base + $0.path }) { entry in
             let (content, info) = try await client.get(base + entry.path)
-            try LocalTree.write(
+            try LocalFile.write(
                 root + entry.path, content, mode: info.mode, modificationTime: info.modificationTime)
             return UInt64(content.count)
         }
@@ -117,7 +123,7 @@ package struct Mirror: Sendable {
         await withTaskGroup(of: Transferred.self) { group in
             var next = 0
             func begin() {
-                guard next < items.count, !Task.isCancelled else { return }
+                guard next < items.count, !Task.isCancelled, summary.stopped == nil else { return }
                 let (position, item) = (next, items[next])
                 next += 1
                 group.addTask {
@@ -129,17 +135,18 @@ package struct Mirror: Sendable {
             for _ in 0..<Self.inFlight { begin() }
             var done = 0
             while let transferred = await group.next() {
-                begin()
                 done += 1
                 switch transferred.bytes {
                 case .success(let bytes):
                     summary.files += 1
                     summary.bytes += bytes
+                case .failure(let error as BanyanError) where error.isOfTheCluster: summary.stopped = error
                 case .failure(let error as LocalError): summary.failures.append("\(error)")
                 case .failure(let error):
                     summary.failures.append("\(name(items[transferred.position])): \(error)")
                 }
                 progress(done, items.count, summary.bytes)
+                begin()
             }
         }
     }
@@ -149,8 +156,9 @@ package struct Mirror: Sendable {
         while true {
             do { return try await body() } catch let error as BanyanError {
                 tries += 1
-                let mayRepeat = error == .unknownOutcome || error == .noQuorum || error == .unreachable
-                guard mayRepeat, tries < Self.triesMax, !Task.isCancelled else { throw error }
+                guard error == .unknownOutcome || error.isOfTheCluster, tries < Self.triesMax, !Task.isCancelled else {
+                    throw error
+                }
             }
         }
     }
@@ -186,4 +194,9 @@ package struct Mirror: Sendable {
         while path.count > 1, path.hasSuffix("/") { path.removeLast() }
         return path
     }
+}
+
+extension BanyanError {
+    /// Whether it would meet every other file as well.
+    fileprivate var isOfTheCluster: Bool { self == .noQuorum || self == .unreachable }
 }

@@ -35,6 +35,17 @@ package struct ServerOptions: Sendable {
         self.logTailMax = logTailMax
     }
 
+    /// The members of a list in its written form.
+    static func members(_ text: String) throws -> [(id: UInt64, address: Address)] {
+        try text.split(separator: ",").map { part in
+            let sides = part.split(separator: "=", maxSplits: 1)
+            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(String(sides[1])) else {
+                throw StartError("the list of members can't be read: \(text)")
+            }
+            return (id, address)
+        }
+    }
+
     /// The list in the form in which members compare it.
     var clusterText: String { cluster.map { "\($0.id)=\($0.address)" }.joined(separator: ",") }
 }
@@ -74,18 +85,24 @@ package final class Server {
     ) throws {
         var options = options
         directory = try DataDirectory(path: options.data)
-        if let stored = try directory.store.identity() {
+        let stored = try directory.store.identity()
+        if let stored {
             if let id = options.id, id != stored.memberID {
                 throw StartError(
                     "\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
             }
+            // A member that was ended while it waited for the others goes on waiting for the same ones.
+            if !options.cluster.isEmpty, options.isBootstrap || stored.genesis == nil,
+                options.clusterText != stored.founders
+            {
+                throw StartError(
+                    "\(options.data): was started for --cluster \(stored.founders), not \(options.clusterText); name "
+                        + "an empty directory with --data for another cluster")
+            }
             options.id = stored.memberID
+            options.cluster = try ServerOptions.members(stored.founders)
             identity = stored
         } else {
-            identity = Identity(memberID: 0, incarnation: UInt64.random(in: 1...UInt64.max))
-        }
-        // A member that has no cluster yet, because it is new or was ended while it waited, has to be told of it.
-        if identity.genesis == nil {
             if options.cluster.isEmpty {
                 let listen = options.listen ?? Address(Self.defaultAddress)
                 options.id = options.id ?? 1
@@ -101,10 +118,9 @@ package final class Server {
             guard options.cluster.contains(where: { $0.id == id }) else {
                 throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
             }
-            if identity.memberID != id {
-                identity.memberID = id
-                try directory.store.save(identity)
-            }
+            identity = Identity(
+                memberID: id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText)
+            try directory.store.save(identity)
         }
         let memberID = identity.memberID
         let recorded = identity.genesis?.members.first { $0.id == memberID }.flatMap { Address($0.address) }
@@ -319,7 +335,13 @@ package final class Server {
                 .noCommonVersion,
                 "this member speaks versions \(ProtocolVersion.lowest) to \(ProtocolVersion.highest) of the protocol")
         }
-        if hello.role == .peer { try check(hello) }
+        if hello.role == .peer {
+            try check(hello)
+        } else if hello.clusterID != 0, let genesis = identity.genesis, hello.clusterID != genesis.clusterID {
+            throw Goodbye(
+                .wrongCluster,
+                "member \(identity.memberID) belongs to another cluster than the members asked before; check --nodes")
+        }
         connection.hello = hello
         connections[connection.id] = connection
         replica?.accept(connection)

@@ -28,12 +28,15 @@ package enum LogError: Error, Equatable, Sendable, CustomStringConvertible {
 package struct Identity: Equatable, Sendable {
     package var memberID: UInt64
     package var incarnation: UInt64
+    /// The list of members that the directory was first started with, in their written form.
+    package var founders: String
     /// The first entry's configuration; nil before the cluster was made.
     package var genesis: Configuration?
 
-    package init(memberID: UInt64, incarnation: UInt64, genesis: Configuration? = nil) {
+    package init(memberID: UInt64, incarnation: UInt64, founders: String, genesis: Configuration? = nil) {
         self.memberID = memberID
         self.incarnation = incarnation
+        self.founders = founders
         self.genesis = genesis
     }
 }
@@ -43,14 +46,15 @@ package struct Identity: Equatable, Sendable {
 /// Database `entries`: key group (2, zero) and index (8), value an entry's record, exactly as it travels. Database
 /// `meta`, each value followed by a CRC32 of key and value:
 ///
-///     'identity'   format (2): 1, member id (8), incarnation (8), then the genesis configuration or nothing
+///     'identity'   format (2): 2, member id (8), incarnation (8), the list of members at the first start (length 2,
+///                  bytes), then the genesis configuration or nothing
 ///     'hard'       term (8), vote: 1 if given (1), vote (8), commit index (8),
 ///                  compacted index (8), compacted term (8), number of the state's directory (8)
 ///     'base'       the configuration at the compacted index
 // Sendable: the environment is; every other property is immutable.
 package final class LogStore: Sendable {
     package static let mapBytes = 1 << 40
-    private static let format: UInt16 = 1
+    private static let format: UInt16 = 2
 
     let environment: Environment
     let entries: Database
@@ -71,9 +75,9 @@ package final class LogStore: Sendable {
     package func identity() throws(LogError) -> Identity? {
         guard var row = try readMeta("identity") else { return nil }
         guard let (format, id, incarnation) = row.readMultipleIntegers(as: (UInt16, UInt64, UInt64).self),
-            format == Self.format
+            format == Self.format, let founders = row.readText()
         else { throw .unknownFormat }
-        var identity = Identity(memberID: id, incarnation: incarnation)
+        var identity = Identity(memberID: id, incarnation: incarnation, founders: founders)
         if row.readableBytes > 0 {
             guard let genesis = Configuration(from: &row) else { throw .unknownFormat }
             identity.genesis = genesis
@@ -113,6 +117,7 @@ package final class LogStore: Sendable {
     private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {
         var row = ByteBuffer()
         row.writeMultipleIntegers(Self.format, identity.memberID, identity.incarnation)
+        row.writeText(identity.founders)
         identity.genesis?.write(to: &row)
         try writeMeta("identity", row, &transaction)
     }

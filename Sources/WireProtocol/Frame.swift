@@ -114,13 +114,13 @@ extension ByteBuffer {
         return Frame(kind: kind, requestID: requestID, deadlineMilliseconds: deadline, body: body)
     }
 
-    mutating func writeText(_ text: String) {
+    package mutating func writeText(_ text: String) {
         let bytes = text.utf8.prefix(Int(UInt16.max))
         writeInteger(UInt16(bytes.count))
         writeBytes(bytes)
     }
 
-    mutating func readText() -> String? {
+    package mutating func readText() -> String? {
         guard let length = readInteger(as: UInt16.self), let bytes = readBytes(length: Int(length)) else { return nil }
         return String(validating: bytes, as: UTF8.self)
     }

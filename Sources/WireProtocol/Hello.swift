@@ -53,10 +53,10 @@ package struct Hello: Equatable, Sendable {
         var body = frame.body
         guard frame.kind == .hello, body.readInteger(as: UInt32.self) == Self.magic else { throw .wrongMagic }
         guard let (low, high) = body.readMultipleIntegers(as: (UInt16, UInt16).self), low <= high,
-            let (role, lane, flag, _) = body.readMultipleIntegers(as: (UInt8, UInt8, UInt8, UInt8).self),
+            let (role, lane, flag, reserved) = body.readMultipleIntegers(as: (UInt8, UInt8, UInt8, UInt8).self),
             let role = Role(rawValue: role), let lane = Lane(rawValue: lane),
             let (cluster, member, incarnation) = body.readMultipleIntegers(as: (UInt64, UInt64, UInt64).self),
-            let members = body.readText()
+            let members = body.readText(), reserved == 0, flag <= 1, body.readableBytes == 0
         else { throw .malformedBody(.hello) }
         versions = low...high
         self.role = role

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BanyanClient
 import Console
 import Foundation
 import LoadGenerator
@@ -15,7 +16,7 @@ struct BanyanLoad: AsyncParsableCommand {
             """)
 
     @Option(help: ArgumentHelp("Addresses of members.", valueName: "host:port,..."))
-    var nodes: String = ProcessInfo.processInfo.environment["BANYAN_NODES"] ?? "127.0.0.1:7400"
+    var nodes: NodeList?
     @Option(help: "put, get or list.") var workload: Load.Workload = .put
     @Option(help: "How many requests are under way at once.") var clients = 256
     @Option(help: "Over how many connections.") var connections = 16
@@ -26,8 +27,9 @@ struct BanyanLoad: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Write the result as JSON; - is standard output.", valueName: "file")) var json: String?
 
     func validate() throws {
-        guard clients > 0, connections > 0, files > 0, (0...(1 << 20)).contains(size) else {
-            throw ValidationError("--clients, --connections and --files must be positive, --size from 0 to 1048576")
+        guard clients > 0, connections > 0, files > 0, duration.value > 0, (0...(1 << 20)).contains(size) else {
+            throw ValidationError(
+                "--clients, --connections, --files and --duration must be positive, --size from 0 to 1048576")
         }
     }
 
@@ -53,11 +55,15 @@ struct BanyanLoad: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
         let load = Load(
-            nodes: nodes.split(separator: ",").map(String.init), workload: workload, clients: clients,
+            nodes: list.addresses, workload: workload, clients: clients,
             connections: connections, size: size, files: files, duration: .milliseconds(Int64(duration.value * 1000)),
             warmup: .milliseconds(Int64(warmup.value * 1000)))
-        let result = try await LoadGenerator.run(load)
+        let result: LoadResult
+        do { result = try await LoadGenerator.run(load) } catch let error as BanyanError {
+            throw CommandFailure("filling /load: \(error)", exitCode: 5)
+        }
         let at = { Double(result.latency.valueAtPercentile($0)) / 1000 }
         let report = Report(
             workload: workload.rawValue, clients: clients, connections: load.connections, size: size, files: files,
@@ -69,17 +75,24 @@ struct BanyanLoad: AsyncParsableCommand {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         let encoded = try encoder.encode(report)
-        if let json, json != "-" { try encoded.write(to: URL(fileURLWithPath: json)) }
+        if let json, json != "-" {
+            do { try encoded.write(to: URL(fileURLWithPath: json)) } catch {
+                throw CommandFailure("\(json): can't be written")
+            }
+        }
         if json == "-" {
-            print(String(decoding: encoded, as: UTF8.self))
+            try Console.print(String(decoding: encoded, as: UTF8.self))
         } else {
-            print(
+            try Console.print(
                 """
                 \(workload.rawValue)  \(clients) clients on \(load.connections) connections, \(size) bytes, \(files) files
                 operations   \(result.operations) in \(duration.value) s: \(Int(report.operationsPerSecond)) per second
                 latency ms   p50 \(at(50))  p90 \(at(90))  p99 \(at(99))  p99.9 \(at(99.9))  max \(Double(result.latency.max) / 1000)
                 errors       \(result.errors)\(result.firstError.map { ", the first: \($0)" } ?? "")
                 """)
+        }
+        if result.operations == 0 {
+            throw CommandFailure(result.firstError ?? "no operation ended within --duration", exitCode: 5)
         }
         if result.errors > 0 { throw ExitCode.failure }
     }

@@ -61,7 +61,7 @@ extension CommandFailure {
 /// The options that every command takes.
 struct ClusterOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Addresses of members, one at least (or BANYAN_NODES).", valueName: "host:port,..."))
-    var nodes: String?
+    var nodes: NodeList?
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -73,12 +73,8 @@ struct ClusterOptions: ParsableArguments {
     func withClient<Result: Sendable>(
         _ path: String, _ body: (BanyanClient) async throws -> Result
     ) async throws -> Result {
-        let text = nodes ?? ProcessInfo.processInfo.environment["BANYAN_NODES"] ?? "127.0.0.1:7400"
-        let list = text.split(separator: ",").map(String.init)
-        guard !list.isEmpty, list.allSatisfy({ Int($0.drop { $0 != ":" }.dropFirst()) != nil }) else {
-            throw CommandFailure("--nodes is a list of HOST:PORT, not '\(text)'", exitCode: 2)
-        }
-        let client = BanyanClient(nodes: list, timeout: timeout.duration)
+        let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
+        let client = BanyanClient(nodes: list.addresses, timeout: timeout.duration)
         do {
             let result = try await body(client)
             await client.close()
@@ -94,12 +90,12 @@ struct ClusterOptions: ParsableArguments {
     func show(_ value: some Encodable, _ text: @autoclosure () -> String) throws {
         guard json else {
             let text = text()
-            if !text.isEmpty { print(text) }
+            if !text.isEmpty { try Console.print(text) }
             return
         }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        print(String(decoding: try encoder.encode(value), as: UTF8.self))
+        try Console.print(String(decoding: try encoder.encode(value), as: UTF8.self))
     }
 }
 

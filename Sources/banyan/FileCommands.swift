@@ -2,6 +2,7 @@ import ArgumentParser
 import BanyanClient
 import Console
 import Foundation
+import Mirror
 
 /// What a write prints with `--json`.
 struct WriteResult: Encodable {
@@ -83,14 +84,11 @@ struct GetCommand: AsyncParsableCommand {
     func run() async throws {
         let (content, info) = try await cluster.withClient(path) { try await $0.get(path) }
         guard let output else {
-            FileHandle.standardOutput.write(Data(content))
+            try Console.output(content)
             return
         }
-        do {
-            try Data(content).write(to: URL(fileURLWithPath: output), options: .atomic)
-            try FileManager.default.setAttributes([.posixPermissions: NSNumber(value: info.mode)], ofItemAtPath: output)
-        } catch {
-            throw CommandFailure("\(output): can't be written: \(error.localizedDescription)")
+        do { try LocalFile.write(output, content, mode: info.mode) } catch {
+            throw CommandFailure("can't be written: \(error)")
         }
         if cluster.json { try cluster.show(EntryResult(path: path, info), "") }
     }
@@ -111,7 +109,7 @@ struct ListCommand: AsyncParsableCommand {
             try cluster.show(entries.map { EntryResult(path: $0.path, $0.info) }, "")
         } else {
             for (path, info) in entries {
-                print(line(recursive ? path : String(path.split(separator: "/").last ?? ""), info))
+                try Console.print(line(recursive ? path : String(path.split(separator: "/").last ?? ""), info))
             }
         }
     }

@@ -33,9 +33,29 @@ actor LocalCluster {
 
     private var list: String { (0..<nodes).map { "\($0 + 1)=127.0.0.1:\(port + $0)" }.joined(separator: ",") }
 
+    /// Members find each other by the list that they were first started with.
+    private func keepList() throws {
+        let file = URL(fileURLWithPath: data).appendingPathComponent("cluster")
+        if let kept = try? String(contentsOf: file, encoding: .utf8) {
+            guard kept == list else {
+                throw CommandFailure(
+                    "\(data) holds the cluster \(kept): give the same --nodes and --port, or another --data",
+                    exitCode: 2)
+            }
+            return
+        }
+        do {
+            try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: true)
+            try Data(list.utf8).write(to: file)
+        } catch {
+            throw CommandFailure("\(data): can't be written: \(String(cString: strerror(errno)))")
+        }
+    }
+
     func run() async throws {
+        try keepList()
         let (happenings, continuation) = AsyncStream.makeStream(of: Happening.self)
-        let signals = [SIGINT, SIGTERM].map { number in
+        let signals = [SIGINT, SIGTERM, SIGHUP].map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number)
             source.setEventHandler { continuation.yield(.stop) }
@@ -65,14 +85,9 @@ actor LocalCluster {
 
     private func start(_ id: Int, _ continuation: AsyncStream<Happening>.Continuation) throws {
         let directory = "\(data)/\(id)"
-        let isNew = !FileManager.default.fileExists(atPath: directory + "/log")
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         let process = Process()
         process.executableURL = server
-        process.arguments =
-            isNew
-            ? ["--data", directory, "--id", "\(id)", "--cluster", list, "--bootstrap"]
-            : ["--data", directory, "--id", "\(id)"]
+        process.arguments = ["--data", directory, "--id", "\(id)", "--cluster", list, "--bootstrap"]
         let output = Pipe()
         process.standardError = output
         process.standardInput = FileHandle.nullDevice
@@ -137,9 +152,10 @@ actor LocalCluster {
         for process in members.values { process.waitUntilExit() }
     }
 
-    /// The member's log line without its time and label.
+    /// The member's log line without its time and label, or what it says when it can't start.
     private func report(_ line: String, of member: Int) {
-        let text = line.split(separator: " ", maxSplits: 3).last.map(String.init) ?? line
+        let isLogged = line.first?.isNumber ?? false
+        let text = isLogged ? line.split(separator: " ", maxSplits: 3).last.map(String.init) ?? line : line
         say("member \(member)  \(text)")
     }
 

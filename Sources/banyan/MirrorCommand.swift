@@ -74,6 +74,9 @@ struct MirrorCommand: AsyncParsableCommand {
             \(summary.files) files copied (\(summary.bytes) bytes), \(summary.unchanged) unchanged, \
             \(summary.skipped.count) skipped, \(summary.failures.count) failed, in \(Double(Int(seconds * 10)) / 10) s
             """)
+        if let stopped = summary.stopped {
+            throw CommandFailure("\(path): stopped: \(stopped); the same command goes on from here", exitCode: 5)
+        }
         if !summary.failures.isEmpty { throw ExitCode.failure }
     }
 

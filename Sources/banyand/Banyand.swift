@@ -6,7 +6,7 @@ import NIOCore
 import NIOPosix
 import Node
 import ServiceLifecycle
-import Transport
+import WireProtocol
 
 @main
 struct Banyand: AsyncParsableCommand {

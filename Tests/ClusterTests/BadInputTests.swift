@@ -160,14 +160,18 @@ struct BadInputTests {
             Hello(role: .client).write(to: &buffer)
             buffer.writeFrame(.write, requestID: 8, deadlineMilliseconds: 5000) { $0.writeString("nonsense") }
             buffer.writeFrame(.read, requestID: 9, deadlineMilliseconds: 5000) { $0.writeInteger(UInt8(77)) }
+            buffer.writeFrame(.status, requestID: 10) { _ in }
             buffer.writeFrame(.hello) { $0.writeString("a second hello") }
         }
         var answer = ByteBuffer(bytes: try Self.exchange(malformed, port: port))
         var codes: [UInt64: UInt16] = [:]
+        var hasStatus = false
         while var frame = try answer.readFrame(bodyBytesMax: Frame.bodyBytesMax) {
             if frame.kind == .result { codes[frame.requestID] = frame.body.readInteger() }
+            if frame.kind == .statusResult { hasStatus = true }
         }
         #expect(codes[8] == 1)
+        #expect(hasStatus)
         let client = cluster.client()
         _ = try await client.put("/after", Array("it all".utf8))
         #expect(try await client.get("/after").content == Array("it all".utf8))
@@ -217,16 +221,88 @@ struct BadInputTests {
         await client.close()
     }
 
-    @Test("a first start that failed can be repeated")
+    @Test("a first start that failed can be repeated, and a member that waited goes on waiting for the same ones")
     func repeatedFirstStart() async throws {
         let cluster = try await TestCluster.start(members: 1)
         let data = cluster.folder.appendingPathComponent("again").path
-        let arguments = ["--data", data, "--listen", cluster.addresses[0]]
         for _ in 0..<2 {
-            let result = try cluster.run("banyand", arguments)
+            let result = try cluster.run("banyand", ["--data", data, "--listen", cluster.addresses[0]])
             #expect(result.code == 1)
             #expect(result.errors.contains("can't listen"), "\(result.errors)")
         }
+        let three = try TestCluster(members: 3)
+        try three.start(1, isNew: true)
+        #expect(try await three.condition { try three.log(1).contains("waiting for the other members") })
+        try three.signal(1, SIGTERM)
+        let other = try three.run(
+            "banyand", ["--data", three.directory(1), "--id", "1", "--cluster", "1=127.0.0.1:1,2=127.0.0.1:2"])
+        #expect(other.code == 1)
+        #expect(other.errors.contains("was started for --cluster"), "\(other.errors)")
+        for id in 1...3 { try three.start(id, isNew: id > 1) }
+        _ = try await three.leader()
+    }
+
+    @Test("members of two clusters in one list are refused, in whatever order")
+    func twoClusters() async throws {
+        let (first, second) = (try await TestCluster.start(members: 1), try await TestCluster.start(members: 1))
+        for cluster in [first, second] {
+            let client = cluster.client()
+            _ = try await client.put("/who", Array(cluster.addresses[0].utf8))
+            await client.close()
+        }
+        let client = BanyanClient(nodes: [first.addresses[0], second.addresses[0]], timeout: .seconds(5))
+        #expect(try await client.get("/who").content == Array(first.addresses[0].utf8))
+        try first.signal(1, SIGKILL)
+        let error = await #expect(throws: BanyanError.self) {
+            while true { _ = try await client.get("/who") }
+        }
+        guard case .refused(let reason)? = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(reason.contains("another cluster"))
+        await client.close()
+    }
+
+    @Test("the load tool reports what failed, and ends with 5 when nobody is there")
+    func loadWithoutCluster() async throws {
+        let cluster = try TestCluster(members: 1)
+        for workload in ["put", "get"] {
+            let result = try cluster.run(
+                "banyan-load",
+                ["--nodes", cluster.addresses[0], "--workload", workload, "--duration", "1s", "--warmup", "0s"])
+            #expect(result.code == 5, "\(result.errors)")
+        }
+    }
+
+    @Test("a pipe is written into, and a reader that has seen enough is no crash")
+    func pipes() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        let content = [UInt8](repeating: 65, count: 1 << 20)
+        _ = try await client.put("/big", content)
+        let program = try TestCluster.program("banyan").path
+        let head = Process()
+        head.executableURL = URL(fileURLWithPath: "/bin/bash")
+        head.arguments = [
+            "-c", "\(program) --nodes \(cluster.addresses[0]) get /big | head -c 1 >/dev/null; echo ${PIPESTATUS[0]}",
+        ]
+        let output = Pipe()
+        head.standardOutput = output
+        try head.run()
+        let code = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        #expect(["0\n", "1\n"].contains(code))
+        let link = cluster.folder.appendingPathComponent("link").path
+        let file = cluster.folder.appendingPathComponent("file")
+        try Data("old".utf8).write(to: file)
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: file.path)
+        #expect(try cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", link]).code == 0)
+        #expect(try Data(contentsOf: file) == Data(content))
+        #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link) == file.path)
+        let full = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", "/dev/full"])
+        #expect(full.code == 1)
+        #expect(full.errors.contains("No space left"), "\(full.errors)")
+        await client.close()
     }
 
     private static func bytes(_ write: (inout ByteBuffer) -> Void) -> [UInt8] {

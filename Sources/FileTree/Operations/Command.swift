@@ -62,9 +62,15 @@ package struct CommandHeader: Equatable, Sendable {
     /// member that meets a command it does not know must stop.
     package static func refusal(of buffer: ByteBuffer) -> TreeError? {
         var copy = buffer
-        guard let header = CommandHeader(from: &copy), header.version == 1 else { return .malformed }
+        guard let header = CommandHeader(from: &copy), header.version == 1,
+            buffer.getInteger(at: buffer.readerIndex + 3, as: UInt8.self) == 0,
+            buffer.getInteger(at: buffer.readerIndex + 4, as: UInt32.self) == 0,
+            header.logTime == 0, header.wallTime == 0
+        else { return .malformed }
         // Reclaiming is the leader's own; sessions come with exactly-once writes.
-        if header.operation == .reclaim || header.session != 0 { return .unsupported }
+        if header.operation == .reclaim || header.session != 0 || header.sequence != 0 || header.lowestUnanswered != 0 {
+            return .unsupported
+        }
         return nil
     }
 }

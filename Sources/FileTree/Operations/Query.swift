@@ -24,6 +24,7 @@ package enum Query: Equatable, Sendable {
             self = .list(try buffer.readPath(), after: after, limit: limit)
         default: throw .malformed
         }
+        guard buffer.readableBytes == 0 else { throw .malformed }
     }
 
     package func write(to buffer: inout ByteBuffer) {
