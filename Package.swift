@@ -112,7 +112,12 @@ let package = Package(
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
         .testTarget(name: "FileTreeTests", dependencies: ["FileTree", "Raft", nioCore], swiftSettings: strict),
-        .testTarget(name: "WireProtocolTests", dependencies: ["WireProtocol", "Raft", nioCore], swiftSettings: strict),
+        .testTarget(
+            name: "WireProtocolTests", dependencies: ["WireProtocol", "FileTree", "Raft", nioCore],
+            swiftSettings: strict),
+        .testTarget(
+            name: "RaftLogTests", dependencies: ["RaftLog", "LMDB", "WireProtocol", "Raft", nioCore],
+            swiftSettings: strict),
         .testTarget(
             name: "SnapshotsTests", dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore],
             swiftSettings: strict),

@@ -1,3 +1,4 @@
+import FileTree
 import Foundation
 import NIOCore
 import Raft
@@ -44,15 +45,47 @@ struct GoldenFrameTests {
         ]
     }
 
+    /// What clients send. `Tests` may see the tree's commands, which the protocol carries unread.
+    static func requests() throws -> [(name: String, bytes: ByteBuffer)] {
+        let (a, b) = (try TreePath("/a"), try TreePath("/b"))
+        let put = Put(
+            path: try TreePath("/a/b"), content: ByteBuffer(string: "xyz"), mode: 0o640, mtime: -5,
+            condition: .revision(9))
+        let request = { (kind: Frame.Kind, write: (inout ByteBuffer) -> Void) in
+            buffer { $0.writeFrame(kind, requestID: 7, deadlineMilliseconds: 5000, body: write) }
+        }
+        return [
+            ("put", request(.write) { put.write(to: &$0) }),
+            (
+                "make-directory",
+                request(.write) { MakeDirectory(path: a, mode: 0o755, makesParents: true).write(to: &$0) }
+            ),
+            ("rename", request(.write) { Rename(source: a, destination: b, condition: .absent).write(to: &$0) }),
+            ("delete", request(.write) { Delete(path: a, isRecursive: true).write(to: &$0) }),
+            ("get", request(.read) { Query.get(a).write(to: &$0) }),
+            ("stat", request(.read) { Query.stat(a).write(to: &$0) }),
+            ("list", request(.read) { Query.list(.root, after: Array("m".utf8), limit: 100).write(to: &$0) }),
+        ]
+    }
+
+    @Test("every request has the bytes that its file in fixtures/protocol shows")
+    func goldenRequests() throws {
+        for (name, bytes) in try Self.requests() { try expectGolden(name, bytes) }
+    }
+
     @Test("every frame has the bytes that its file in fixtures/protocol shows", arguments: frames.map(\.name))
     func golden(name: String) throws {
         let frame = try #require(Self.frames.first { $0.name == name })
-        let hexadecimal = frame.bytes.readableBytesView.map { byte in
+        try expectGolden(name, frame.bytes)
+    }
+
+    private func expectGolden(_ name: String, _ bytes: ByteBuffer) throws {
+        let hexadecimal = bytes.readableBytesView.map { byte in
             (byte < 16 ? "0" : "") + String(byte, radix: 16)
         }.joined()
         let file = Self.folder.appendingPathComponent("\(name).hex")
         let expected = try String(contentsOf: file, encoding: .utf8).filter { !$0.isWhitespace }
-        #expect(hexadecimal == expected)
+        #expect(hexadecimal == expected, "\(name)")
     }
 
     private static func buffer(_ write: (inout ByteBuffer) -> Void) -> ByteBuffer {
