@@ -13,7 +13,7 @@ run: build ## Build, then run a local cluster of three members in the foreground
 
 build: packages ## Build the programs for release.
 	$(SWIFT) build -c release
-	@echo "built: $$($(SWIFT) build -c release --show-bin-path)/{banyand,banyan,banyan-load}"
+	@echo "built: $$($(SWIFT) build -c release --show-bin-path)/{banyand,banyan,banyan-load,banyan-sim}"
 
 # Tests run what users run: optimized programs. A folder of their own keeps the flag from rebuilding `make build`'s.
 TESTING := -c release -Xswiftc -enable-testing --scratch-path .build-test

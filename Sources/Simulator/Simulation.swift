@@ -38,7 +38,7 @@ package final class Simulation {
         package var trace: [String] = []
     }
 
-    private enum Happening {
+    enum Happening {
         case tick(Int, life: Int)
         case deliver(SimulatedMember.Envelope)
         case saved(Int, life: Int, write: UInt64)
@@ -67,18 +67,15 @@ package final class Simulation {
         static func == (left: Event, right: Event) -> Bool { left.number == right.number }
     }
 
-    private static let clients = 4
-    private static let files = 3
-
     private let options: Options
-    private var generator: SeededGenerator
-    private var plan: FaultPlan
+    var generator: SeededGenerator
+    var plan: FaultPlan
     private let configuration: Configuration
-    private var members: [SimulatedMember]
-    private var invariants: Invariants
+    var members: [SimulatedMember]
+    var invariants: Invariants
     private var queue = Heap<Event>()
     private var lastNumber: UInt64 = 0
-    private var time: Nanoseconds = 0
+    var time: Nanoseconds = 0
     private var report: Report
 
     // Faults under way.
@@ -96,10 +93,10 @@ package final class Simulation {
     private var isCalm = false
 
     // Clients.
-    private var clients: [SimulatedClient]
-    private var history: [Operation] = []
-    private var lastRequest = 0
-    private var lastValue = 0
+    var clients: [SimulatedClient]
+    var history: [Operation] = []
+    var lastRequest = 0
+    var lastValue = 0
 
     package init(_ options: Options) {
         self.options = options
@@ -125,7 +122,7 @@ package final class Simulation {
         syncing = Array(repeating: nil, count: count)
         waitingWrite = Array(repeating: nil, count: count)
         stateFreeAt = Array(repeating: 0, count: count)
-        clients = (0..<Self.clients).map { _ in SimulatedClient() }
+        clients = (0..<Self.clientCount).map { _ in SimulatedClient() }
         report = Report(seed: options.seed)
         self.generator = generator
     }
@@ -157,19 +154,19 @@ package final class Simulation {
 
     // MARK: time
 
-    private func schedule(_ happening: Happening, in delay: Nanoseconds) { schedule(happening, at: time + delay) }
+    func schedule(_ happening: Happening, in delay: Nanoseconds) { schedule(happening, at: time + delay) }
 
-    private func schedule(_ happening: Happening, at moment: Nanoseconds) {
+    func schedule(_ happening: Happening, at moment: Nanoseconds) {
         lastNumber += 1
         queue.insert(Event(time: moment, number: lastNumber, happening: happening))
     }
 
     /// A member's own clock: it began at some point, and runs a little fast or slow.
-    private func clock(of member: Int) -> Nanoseconds {
+    func clock(of member: Int) -> Nanoseconds {
         1_000_000_000 + UInt64(Int64(time) + Int64(time) / 1000 * Int64(drift[member]))
     }
 
-    private func random(_ range: ClosedRange<Nanoseconds>) -> Nanoseconds {
+    func random(_ range: ClosedRange<Nanoseconds>) -> Nanoseconds {
         Nanoseconds.random(in: range, using: &generator)
     }
 
@@ -255,7 +252,7 @@ package final class Simulation {
         }
     }
 
-    private func position(of peer: PeerID) -> Int { Int(peer.rawValue) - 1 }
+    func position(of peer: PeerID) -> Int { Int(peer.rawValue) - 1 }
 
     private func isAlive(_ member: Int, _ life: Int) -> Bool {
         members[member].isRunning && members[member].life == life
@@ -296,7 +293,7 @@ package final class Simulation {
     }
 
     /// Lets what a member wants come to pass, each thing in its time.
-    private func perform(_ member: Int, _ requests: SimulatedMember.Requests) throws {
+    func perform(_ member: Int, _ requests: SimulatedMember.Requests) throws {
         let life = members[member].life
         if let last = requests.writes.last { waitingWrite[member] = last }
         if syncing[member] == nil, let write = waitingWrite[member] {
@@ -322,7 +319,7 @@ package final class Simulation {
         }
     }
 
-    private func isLost() -> Bool { !isCalm && happens(permille: plan.lossPermille) }
+    func isLost() -> Bool { !isCalm && happens(permille: plan.lossPermille) }
 
     private func send(_ envelope: SimulatedMember.Envelope) {
         guard !isLost() else { return }
@@ -427,7 +424,7 @@ package final class Simulation {
         }
     }
 
-    private var isOver = false
+    var isOver = false
 
     private func run(
         for limit: Nanoseconds, _ invariant: String, _ detail: String, until holds: () -> Bool
@@ -439,101 +436,5 @@ package final class Simulation {
             }
             try happen(event)
         }
-    }
-
-    // MARK: clients
-
-    private func act(_ client: Int) {
-        guard !isOver, clients[client].request == nil else { return }
-        let file = Int.random(in: 0..<Self.files, using: &generator)
-        let kind: Operation.Kind
-        switch Int.random(in: 0..<10, using: &generator) {
-        case 0..<4:
-            lastValue += 1
-            kind = .put(lastValue)
-        case 4..<8: kind = .get
-        case 8:
-            if let known = clients[client].known[file] {
-                lastValue += 1
-                kind = .compareAndSet(known.value, lastValue)
-            } else {
-                kind = .get
-            }
-        default: kind = .delete
-        }
-        clients[client].operation = history.count
-        clients[client].tries = 0
-        history.append(Operation(client: client, file: file, kind: kind, invoked: time))
-        ask(client)
-    }
-
-    /// Sends the client's operation to the member that it believes to lead, or to any.
-    private func ask(_ client: Int) {
-        let member = clients[client].leader ?? Int.random(in: members.indices, using: &generator)
-        lastRequest += 1
-        clients[client].request = lastRequest
-        clients[client].tries += 1
-        if !isLost() { schedule(.request(member, client: client, id: lastRequest), in: random(plan.delay)) }
-        schedule(.timeout(client: client, id: lastRequest), in: random(300_000_000...2_000_000_000))
-    }
-
-    private func arrive(at member: Int, client: Int, id: Int) throws {
-        guard clients[client].request == id, let operation = clients[client].operation else { return }
-        guard members[member].isRunning else {
-            schedule(.answer(client: client, id: id, .refused), in: random(plan.delay))
-            return
-        }
-        let waiter = SimulatedMember.Waiter(client: client, request: id)
-        let now = clock(of: member)
-        let asked = history[operation]
-        if asked.kind == .get {
-            let query = SimulatedClient.query(asked)
-            try perform(member, members[member].read(query, for: waiter, now: now, &invariants))
-        } else {
-            let command = SimulatedClient.command(asked, known: clients[client].known[asked.file])
-            try perform(member, members[member].write(command, for: waiter, now: now, &invariants))
-        }
-    }
-
-    private func received(_ answer: SimulatedMember.Answer, by client: Int, id: Int) {
-        guard clients[client].request == id, let operation = clients[client].operation else { return }
-        switch answer {
-        case .result(let bytes, _, _):
-            let (outcome, known) = SimulatedClient.outcome(of: history[operation], bytes)
-            clients[client].known[history[operation].file] = known
-            history[operation].returned = time
-            history[operation].outcome = outcome
-            finish(client)
-        case .unknown:
-            clients[client].leader = nil
-            finish(client)
-        case .notLeader(let leader):
-            clients[client].leader = leader.map { position(of: $0) }
-            retry(client)
-        case .refused:
-            clients[client].leader = nil
-            retry(client)
-        }
-    }
-
-    /// Nothing happened: the same operation may be asked for again.
-    private func retry(_ client: Int) {
-        guard let operation = clients[client].operation else { return }
-        if clients[client].tries < 20 { return ask(client) }
-        // It never happened, and so says nothing.
-        history[operation].kind = .get
-        finish(client)
-    }
-
-    private func timedOut(_ client: Int, id: Int) {
-        guard clients[client].request == id else { return }
-        clients[client].leader = nil
-        finish(client)
-    }
-
-    private func finish(_ client: Int) {
-        clients[client].request = nil
-        clients[client].operation = nil
-        schedule(.act(client: client), in: random(1_000_000...100_000_000))
     }
 }
