@@ -144,6 +144,13 @@ public final class BanyanClient: Sendable {
         return try? MemberStatus(frame)
     }
 
+    /// Makes another member lead, without the gap of an election: the one with this id, or whoever is best.
+    public func transferLeadership(to id: UInt64? = nil) async throws {
+        var answer = try await send(.transferLeadership, ByteBuffer(integer: id ?? 0)).body
+        guard let code = answer.readInteger(as: UInt16.self) else { throw Self.malformed }
+        if code != 0 { throw BanyanError.notFound }
+    }
+
     // MARK: requests
 
     private func write(_ encode: (inout ByteBuffer) -> Void) async throws -> UInt64 {

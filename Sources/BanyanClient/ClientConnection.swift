@@ -28,11 +28,12 @@ final class ClientConnection: ChannelInboundHandler {
     var isIdle: Bool { unsent.isEmpty && sent.isEmpty }
 
     func connect() {
+        let this = NIOLoopBound(self, eventLoop: core.loop)
         guard let address = Address(address) else {
-            end()
+            // Not at once: the request that wants this connection has yet to be given to it.
+            core.loop.execute { this.value.end() }
             return
         }
-        let this = NIOLoopBound(self, eventLoop: core.loop)
         ClientBootstrap(group: core.loop)
             .connectTimeout(.seconds(1))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)

@@ -95,7 +95,8 @@ final class ClientCore {
             // There is no leader now: that is known, where silence is not.
             for position in waiting.indices { waiting[position].wasRefused = true }
             nextNode = position + 1
-        // A connection that broke has moved on already.
+        // The member closes the connection next, and that moves on.
+        case .failure(.refused): break
         case .failure: nextNode = position + 1
         }
     }
@@ -153,6 +154,7 @@ final class ClientCore {
             retryLater(request)
         case .deadlinePassed: request.completion(.failure(.noQuorum))
         case .unknownOutcome: request.completion(.failure(.unknownOutcome))
+        case .transferFailed: request.completion(.failure(.transferFailed))
         case .unsupported: request.completion(.failure(.unsupported))
         case .malformed: request.completion(.failure(.protocolViolation("the member can't read the request")))
         case .corrupt where request.kind == .read && request.redirects < Self.redirectsMax:

@@ -42,6 +42,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     case unreachable
     /// Nothing was changed: the members that were reached have no leader, or are too busy.
     case noQuorum
+    /// The leader could not hand over in its time, and goes on leading.
+    case transferFailed
     /// Nothing was changed: a member refuses to talk with this client, for the reason given.
     case refused(String)
     /// A member answered what it must not.
@@ -68,6 +70,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
             "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
         case .unreachable: "no member can be reached; check --nodes and that the members run"
         case .noQuorum: "the cluster has no leader now, so nothing was changed; a majority of its members must run"
+        case .transferFailed:
+            "the leader could not hand over in its time, and goes on; see 'banyan status' and try again"
         case .refused(let reason): "refused by \(reason)"
         case .protocolViolation(let reason): "a member broke the protocol: \(reason)"
         }

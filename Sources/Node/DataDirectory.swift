@@ -22,7 +22,7 @@ final class DataDirectory {
     /// Opens the directory, making it when it is missing, and locks it.
     init(path: String) throws {
         self.path = path
-        try Self.makeDirectory(path)
+        let isMade = try Self.makeDirectory(path)
         try Self.refuseForeignFiles(path)
         lock = open(path + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard lock >= 0 else { throw StartError("\(path): can't be written: \(Self.reason)") }
@@ -34,7 +34,7 @@ final class DataDirectory {
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
         }
         // LMDB syncs its files and not the directories that name them: without this, a power cut could take the log away.
-        for directory in [path + "/log", path, path + "/.."] { try Self.sync(directory) }
+        for directory in [path + "/log", path] + (isMade ? [path + "/.."] : []) { try Self.sync(directory) }
     }
 
     deinit { close(lock) }
@@ -99,10 +99,12 @@ final class DataDirectory {
         return names
     }
 
-    static func makeDirectory(_ path: String) throws {
-        guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
-            throw StartError("\(path): can't be made: \(reason)")
-        }
+    /// False when it was there already.
+    @discardableResult
+    static func makeDirectory(_ path: String) throws -> Bool {
+        if mkdir(path, 0o755) == 0 { return true }
+        guard errno == EEXIST else { throw StartError("\(path): can't be made: \(reason)") }
+        return false
     }
 
     private static var reason: String { String(cString: strerror(errno)) }

@@ -39,6 +39,7 @@ extension Replica {
             waitingReads[connection.id, default: []].append(
                 PendingRead(waiter: waiter, query: frame.body, deadline: deadline))
             admitReads(of: connection)
+        case .transferLeadership: transferLeadership(frame, for: waiter)
         case .status:
             connection.requestsInFlight -= 1
             connection.write { status.write(to: &$0, requestID: frame.requestID) }
@@ -46,6 +47,41 @@ extension Replica {
         default:
             connection.say(Goodbye(.protocolError, "a client sends writes, reads and status requests alone"))
         }
+        scheduleTurn()
+    }
+
+    // MARK: leadership transfer
+
+    private func transferLeadership(_ frame: Frame, for waiter: Waiter) {
+        guard let id = frame.body.getInteger(at: frame.body.readerIndex, as: UInt64.self),
+            frame.body.readableBytes == 8
+        else { return refuse(waiter, .malformed) }
+        guard core.role == .leader else { return refuse(waiter, core.leader == nil ? .noLeader : .notLeader) }
+        if id == identity.memberID { return answer(waiter) { $0.writeInteger(UInt16(0)) } }
+        let wanted = core.configuration.members.first { $0.id == id }?.peer
+        guard id == 0 || wanted != nil else { return answer(waiter) { $0.writeInteger(TreeError.notFound.rawValue) } }
+        handOver(to: wanted) { [weak self] outcome in
+            switch outcome {
+            case .done: self?.answer(waiter) { $0.writeInteger(UInt16(0)) }
+            case .failed: self?.refuse(waiter, .transferFailed)
+            }
+        }
+    }
+
+    /// Hands leadership over, to whoever is best if nobody is named; at once `done` when this member does not lead.
+    func handOver(to peer: PeerID?, then settled: @escaping (TransferOutcome) -> Void) {
+        guard core.role == .leader else { return settled(.done) }
+        transferWaiters.append(settled)
+        step(.transferLeadership(to: peer))
+        scheduleTurn()
+    }
+
+    /// Tells those who wait how a transfer ended: the leader's own step into another role, or the end of its time.
+    func settleTransfer() {
+        guard !transferWaiters.isEmpty, core.role != .leader || core.transferTarget == nil else { return }
+        let waiters = transferWaiters
+        transferWaiters = []
+        for settled in waiters { settled(core.role == .leader ? .failed : .done) }
         scheduleTurn()
     }
 

@@ -73,6 +73,9 @@ final class Replica {
     var readsWaitingToApply: Deque<(index: Index, reads: [PendingRead])> = []
     var lastContext: UInt64 = 0
     var isTurnScheduled = false
+    /// Who waits for leadership to be handed over.
+    var transferWaiters: [(Replica.TransferOutcome) -> Void] = []
+    enum TransferOutcome { case done, failed }
     /// The reclaiming command that was proposed last.
     var reclaiming: Index?
     var isStopped = false
@@ -159,6 +162,7 @@ final class Replica {
         let (role, term, leader) = (core.role, core.term, core.leader)
         core.step(event, now: now)
         keepNoOperation()
+        settleTransfer()
         guard (role, term, leader) != (core.role, core.term, core.leader) else { return }
         if role == .leader, core.role != .leader || core.term != term {
             abandonProposals(with: .unknownOutcome)

@@ -249,6 +249,14 @@ package final class Server {
         return nil
     }
 
+    /// Hands leadership over, if this member leads: a clean end costs the cluster no election timeout. On the loop's thread.
+    package func handOver() -> EventLoopFuture<Void> {
+        let done = loop.makePromise(of: Void.self)
+        guard let replica else { return loop.makeSucceededVoidFuture() }
+        replica.handOver(to: nil) { _ in done.succeed() }
+        return done.futureResult
+    }
+
     /// Closes the port and every connection. On the loop's thread; the answer lets the threads finish, off the loop.
     package func stop() -> @Sendable () -> Void {
         port?.close(promise: nil)

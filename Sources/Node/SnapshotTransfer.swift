@@ -128,7 +128,13 @@ final class SnapshotTransfer {
         silence?.cancel()
         let this = NIOLoopBound(self, eventLoop: loop)
         silence = loop.scheduleTask(in: Self.silenceMax) {
-            this.value.end(isInstalled: false, failure: "the peer does not answer")
+            let transfer = this.value
+            // With nothing unanswered it is this side that is slow: its reader may be spooling for another peer.
+            if transfer.connection != nil, transfer.sent == transfer.answered {
+                transfer.expectAnswer()
+            } else {
+                transfer.end(isInstalled: false, failure: "the peer does not answer")
+            }
         }
     }
 

@@ -7,6 +7,7 @@ extension RaftCore {
     mutating func tick() {
         expireForwardedReads()
         if role == .leader {
+            expireTransfer()
             if now >= heartbeatDeadline { broadcastHeartbeat() }
         } else if now >= electionDeadline {
             if isPromotable { becomePreCandidate() } else { resetElectionTimer() }
@@ -26,13 +27,14 @@ extension RaftCore {
         if newTerm > term {
             term = newTerm
             vote = nil
+            confirmedIndex = 0
         }
         refuseReads()
-        confirmedIndex = 0
         role = configuration.isVoter(id) ? .follower : .learner
         leader = newLeader
         isPreCandidate = false
         peers = []
+        transfer = nil
         uncommittedBytes = 0
         resetElectionTimer()
     }
@@ -54,7 +56,11 @@ extension RaftCore {
         }
     }
 
-    private mutating func becomeCandidate() {
+    mutating func becomeCandidate(isTransfer: Bool = false) {
+        refuseReads()
+        role = .candidate
+        leader = nil
+        confirmedIndex = 0
         term += 1
         vote = id
         isPreCandidate = false
@@ -65,7 +71,7 @@ extension RaftCore {
         voteWrite = nextWrite
         resetElectionTimer()
         for peer in configuration.peers where peer != id && configuration.isVoter(peer) {
-            promise(.vote(lastIndex: log.lastIndex, lastTerm: log.lastTerm), to: peer)
+            promise(.vote(lastIndex: log.lastIndex, lastTerm: log.lastTerm, isTransfer: isTransfer), to: peer)
         }
     }
 
@@ -120,7 +126,7 @@ extension RaftCore {
             return true
         case .preVoteResponse(let isGranted) where isGranted:
             return message.term == term + 1
-        case .vote where isLedNow:
+        case .vote(_, _, let isTransfer) where isLedNow && !isTransfer:
             return false
         default:
             becomeFollower(term: message.term, leader: message.body.isFromLeader ? message.from : nil)

@@ -19,6 +19,8 @@ package enum Event: Sendable {
     /// A transfer that was asked for by `snapshotsToSend` ended; `installed` is the index of the snapshot that the peer
     /// confirmed, or nil when the transfer broke off.
     case snapshotEnded(peer: PeerID, installed: Index?)
+    /// Hand leadership over to this voter, or to whoever is best. See `transferTarget` for what comes of it.
+    case transferLeadership(to: PeerID?)
     /// Messages to the peer may have been lost: its connection broke.
     case unreachable(peer: PeerID)
 }

@@ -18,7 +18,8 @@ package struct Message: Equatable, Sendable {
         case preVote(lastIndex: Index, lastTerm: Term)
         /// A grant carries the asked term, a refusal the sender's own.
         case preVoteResponse(granted: Bool)
-        case vote(lastIndex: Index, lastTerm: Term)
+        /// `isTransfer`: the leader itself wants it, so that nobody has to wait for the leader to be silent.
+        case vote(lastIndex: Index, lastTerm: Term, isTransfer: Bool = false)
         case voteResponse(granted: Bool)
         case append(Append)
         case appendResponse(AppendResponse)
@@ -29,6 +30,8 @@ package struct Message: Equatable, Sendable {
         case readIndex(context: UInt64)
         /// `index` is nil when the leader can't serve it.
         case readIndexResponse(context: UInt64, index: Index?)
+        /// The leader hands over: campaign at once (section 3.10 of the thesis).
+        case timeoutNow
         /// The receiver has the whole snapshot (its bytes travelled beside the core) and may install it.
         case installSnapshot(SnapshotMetadata)
     }

@@ -31,7 +31,7 @@ package struct Progress: Sendable {
     /// Unanswered messages: the last index and the bytes of each.
     private(set) var inFlight: [(last: Index, bytes: Int)] = []
     private(set) var bytesInFlight = 0
-    /// When something unanswered was first sent, or something was last accepted.
+    /// When something was first sent after all was answered, or something was last accepted.
     private var lastMovement: Nanoseconds
 
     init(peer: PeerID, next: Index, now: Nanoseconds) {
@@ -42,7 +42,7 @@ package struct Progress: Sendable {
     }
 
     func isStalled(now: Nanoseconds, _ limits: Limits) -> Bool {
-        state == .replicate && !inFlight.isEmpty && now - lastMovement > limits.electionTimeout
+        state == .replicate && now - lastMovement > limits.electionTimeout
     }
 
     func isPaused(_ limits: Limits) -> Bool {

@@ -50,6 +50,9 @@ package struct RaftCore: Sendable {
     package internal(set) var peers: [Progress] = []
     var uncommittedBytes = 0
     var reads = ReadQueue()
+    var transfer: Transfer?
+    /// Whom this leader is handing over to.
+    package var transferTarget: PeerID? { transfer?.target }
 
     // MARK: a follower's
 
@@ -115,7 +118,7 @@ package struct RaftCore: Sendable {
     package func proposalRefusal() -> ProposalRefusal? {
         guard role == .leader else { return .notLeader(leader: leader) }
         let isFull =
-            uncommittedBytes >= limits.uncommittedBytesMax
+            transfer != nil || uncommittedBytes >= limits.uncommittedBytesMax
             || log.bytes(in: applied + 1..<commit + 1) >= limits.unappliedBytesMax
         return isFull ? .busy : nil
     }
@@ -137,6 +140,7 @@ package struct RaftCore: Sendable {
         case .compact(let index): log.compact(through: min(index, applied))
         case .snapshotEnded(let peer, let installed): snapshotEnded(peer, installed: installed)
         case .unreachable(let peer): lostContact(to: peer)
+        case .transferLeadership(let peer): transferLeadership(to: peer)
         }
         // A leader's entries wait in memory for their clients' answers; a follower's can be read again from the disk.
         log.shrinkWindow(
@@ -224,7 +228,7 @@ package struct RaftCore: Sendable {
         switch message.body {
         case .preVote(let lastIndex, let lastTerm):
             answerPreVote(message, lastIndex: lastIndex, lastTerm: lastTerm)
-        case .vote(let lastIndex, let lastTerm):
+        case .vote(let lastIndex, let lastTerm, _):
             answerVote(message.from, lastIndex: lastIndex, lastTerm: lastTerm)
         case .preVoteResponse(let isGranted):
             // A grant of an earlier round names an earlier term.
@@ -248,6 +252,9 @@ package struct RaftCore: Sendable {
             answerReadIndex(context, for: message.from)
         case .readIndexResponse(let context, let index):
             finishForwardedRead(context, index: index)
+        case .timeoutNow:
+            follow(message.from)
+            if isPromotable { becomeCandidate(isTransfer: true) }
         case .installSnapshot(let snapshot):
             follow(message.from)
             install(snapshot, from: message.from)
@@ -267,7 +274,7 @@ extension Message.Body {
     /// Only a term's leader sends these.
     var isFromLeader: Bool {
         switch self {
-        case .append, .heartbeat, .installSnapshot: true
+        case .append, .heartbeat, .timeoutNow, .installSnapshot: true
         default: false
         }
     }

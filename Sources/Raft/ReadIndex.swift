@@ -85,7 +85,8 @@ extension RaftCore {
         peers[position].lastContact = now
         peers[position].round = max(peers[position].round, round)
         // A probe may have been lost: the peer is there, so try again.
-        // So may what was on its way: a peer that answers heartbeats and accepts nothing for that long lacks something.
+        // So may what was on its way: a peer that answers heartbeats and accepts nothing for that long may lack something,
+        // or have forgotten in a restart what this leader confirmed to it.
         if peers[position].isStalled(now: now, limits) { lostContact(to: peer) }
         if now - peers[position].probeSentAt >= limits.electionTimeout {
             peers[position].isProbeSent = false

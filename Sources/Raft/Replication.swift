@@ -98,6 +98,7 @@ extension RaftCore {
             default: break
             }
             if isNew { advanceCommitIndex() }
+            continueTransfer()
         case .rejected(let index, let hintIndex, let hintTerm):
             // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
             let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
@@ -118,7 +119,9 @@ extension RaftCore {
     mutating func advanceCommitIndex() {
         let durable = durableIndex
         let reached = configuration.quorumValue { peer in
-            peer == id ? durable : progress(of: peer)?.match ?? 0
+            guard peer != id else { return durable }
+            // What a peer that lost its log once acknowledged counts no more.
+            return progress(of: peer).map { $0.state == .regressed ? 0 : $0.match } ?? 0
         }
         guard reached > commit, log.term(at: reached) == term || mutant == .oldTermCommitted else { return }
         uncommittedBytes = max(0, uncommittedBytes - log.bytes(in: commit + 1..<reached + 1))

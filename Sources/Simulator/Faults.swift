@@ -45,4 +45,6 @@ package enum Fault: String, CaseIterable, Sendable {
     case isolatedLeader = "isolated-leader"
     /// A member's disk takes twenty times as long.
     case slowDisk = "slow-disk"
+    /// No fault, but a change at a bad moment: the leader is asked to hand over.
+    case transfer
 }

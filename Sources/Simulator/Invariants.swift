@@ -159,6 +159,13 @@ struct Invariants {
         try check(
             state <= disk.lastIndex, "the state never leads the log",
             "member \(member + 1): state at \(state), log to \(disk.lastIndex)")
+        var last = (index: disk.compactedIndex, term: disk.compactedTerm)
+        for entry in disk.entries {
+            try check(
+                entry.header.index == last.index + 1 && entry.header.term >= last.term, "the log has no gap",
+                "member \(member + 1): entry \(entry.header.index) follows \(last.index)")
+            last = (entry.header.index, entry.header.term)
+        }
         try check(
             disk.hardState.commit >= disk.commitWhenSaved, "the commit index is kept",
             "member \(member + 1): \(disk.hardState.commit), and knew \(disk.commitWhenSaved)")

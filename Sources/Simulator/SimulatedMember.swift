@@ -172,6 +172,10 @@ final class SimulatedMember {
         try step(.snapshotEnded(peer: peer, installed: installed), now: now, &invariants)
     }
 
+    func transferLeadership(now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
+        try step(.transferLeadership(to: nil), now: now, &invariants)
+    }
+
     /// The state's last commit, as a snapshot for a peer.
     func snapshot(for peer: PeerID, _ configuration: Configuration) throws -> Envelope? {
         guard let core, core.role == .leader else { return nil }

@@ -368,6 +368,11 @@ package final class Simulation {
         case .isolation: isolate(member, for: length)
         case .isolatedLeader:
             if let leader = members.firstIndex(where: { $0.core?.role == .leader }) { isolate(leader, for: length) }
+        case .transfer:
+            guard let leader = members.firstIndex(where: { $0.core?.role == .leader }), pausedUntil[leader] <= time
+            else { return }
+            trace("\(leader + 1) is asked to hand over")
+            try perform(leader, members[leader].transferLeadership(now: clock(of: leader), &invariants))
         case .slowDisk:
             trace("\(member + 1)'s disk is slow")
             isDiskSlow[member] = true

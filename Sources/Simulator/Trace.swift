@@ -6,7 +6,8 @@ extension Message.Body {
         switch self {
         case .preVote(let index, let term): "pre-vote? last \(index) of term \(term)"
         case .preVoteResponse(let granted): granted ? "pre-vote yes" : "pre-vote no"
-        case .vote(let index, let term): "vote? last \(index) of term \(term)"
+        case .timeoutNow: "campaign now"
+        case .vote(let index, let term, _): "vote? last \(index) of term \(term)"
         case .voteResponse(let granted): granted ? "vote yes" : "vote no"
         case .append(let append):
             append.entries.isEmpty

@@ -19,6 +19,8 @@ package struct Frame: Equatable, Sendable {
         case write = 16
         case read = 17
         case status = 18
+        /// Hand leadership over to a member.
+        case transferLeadership = 19
 
         case result = 32
         case refusal = 33

@@ -14,6 +14,8 @@ import Raft
 ///     9 heartbeat answer                  round (8)
 ///     10 read index                       context (8)
 ///     11 read index answer                context (8), known (1), index (8)
+///     12 vote, as the leader wants it     last index (8), last term (8)
+///     13 timeout now
 package struct PeerMessage: Sendable {
     package var message: Message
     /// The records of an append, in the order of its entries.
@@ -27,7 +29,8 @@ extension Message {
         buffer.writeMultipleIntegers(from.rawValue, to.rawValue, term)
         switch body {
         case .preVote(let index, let lastTerm): buffer.writeMultipleIntegers(UInt8(1), index, lastTerm)
-        case .vote(let index, let lastTerm): buffer.writeMultipleIntegers(UInt8(2), index, lastTerm)
+        case .vote(let index, let lastTerm, let isTransfer):
+            buffer.writeMultipleIntegers(UInt8(isTransfer ? 12 : 2), index, lastTerm)
         case .preVoteResponse(let granted): buffer.writeMultipleIntegers(UInt8(3), UInt8(granted ? 1 : 0))
         case .voteResponse(let granted): buffer.writeMultipleIntegers(UInt8(4), UInt8(granted ? 1 : 0))
         case .append(let append):
@@ -40,6 +43,7 @@ extension Message {
         case .readIndex(let context): buffer.writeMultipleIntegers(UInt8(10), context)
         case .readIndexResponse(let context, let index):
             buffer.writeMultipleIntegers(UInt8(11), context, UInt8(index == nil ? 0 : 1), index ?? 0)
+        case .timeoutNow: buffer.writeInteger(UInt8(13))
         case .installSnapshot:
             preconditionFailure("a snapshot announces itself by its chunks")
         }
@@ -69,7 +73,8 @@ extension PeerMessage {
         switch type {
         case 1:
             return body.readNumbers().map { .preVote(lastIndex: $0, lastTerm: $1) }
-        case 2: return body.readNumbers().map { .vote(lastIndex: $0, lastTerm: $1) }
+        case 2, 12: return body.readNumbers().map { .vote(lastIndex: $0, lastTerm: $1, isTransfer: type == 12) }
+        case 13: return .timeoutNow
         case 3: return body.readInteger(as: UInt8.self).map { .preVoteResponse(granted: $0 != 0) }
         case 4: return body.readInteger(as: UInt8.self).map { .voteResponse(granted: $0 != 0) }
         case 5: return try append(&body, term: term).map { .append($0) }

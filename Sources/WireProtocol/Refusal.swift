@@ -21,6 +21,8 @@ package struct Refusal: Error, Equatable, Sendable {
         /// The member's state is damaged; ask another.
         case corrupt = 8
         case shuttingDown = 9
+        /// The leader could not hand over within its time, and goes on leading.
+        case transferFailed = 10
     }
     package var code: Code
     package var leader: String

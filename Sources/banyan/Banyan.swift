@@ -18,7 +18,8 @@ struct Banyan: AsyncParsableCommand {
             """,
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
-            MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LocalCommand.self,
+            MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
+            LocalCommand.self,
         ])
 
     static func main() async {
@@ -38,7 +39,9 @@ struct Banyan: AsyncParsableCommand {
         }
         guard let command = rest.popFirst() else { return arguments }
         var commands = [command]
-        if command == MirrorCommand.configuration.commandName, let direction = rest.popFirst() {
+        if [MirrorCommand.configuration.commandName, LeaderCommand.configuration.commandName].contains(command),
+            let direction = rest.popFirst()
+        {
             commands.append(direction)
         }
         return commands + options + rest

@@ -141,6 +141,7 @@ final class ServerService: Service {
 
     func run() async throws {
         try await gracefulShutdown()
+        try await server.flatMap { $0.value.handOver() }.get()
         let finish = try await server.map { $0.value.stop() }.get()
         finish()
         logger.info("stopped")

@@ -118,6 +118,39 @@ struct ClusterTests {
         await client.close()
     }
 
+    @Test("leadership goes to the named member, and to another when the leader is told to end, and no request fails")
+    func transfer() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        var leader = try await cluster.leader()
+        let writer = Task {
+            var number = 0
+            while !Task.isCancelled || number < 50 {
+                _ = try await client.put("/t/\(number % 100)", Array("\(number)".utf8))
+                #expect(try await client.get("/t/\(number % 100)").content == Array("\(number)".utf8))
+                number += 1
+            }
+            return number
+        }
+        let nodes = ["--nodes", cluster.addresses.joined(separator: ",")]
+        for _ in 0..<6 {
+            let target = leader % 3 + 1
+            let result = try cluster.run("banyan", nodes + ["leader", "transfer", "\(target)"])
+            #expect(result.code == 0, "\(result.errors)")
+            #expect(result.output.hasPrefix("member \(target) "), "\(result.output)")
+            leader = target
+        }
+        #expect(try cluster.run("banyan", nodes + ["leader", "transfer", "9"]).code == 3)
+        writer.cancel()
+        #expect(try await writer.value >= 50)
+        let term = try await client.status().map(\.term).max() ?? 0
+        try cluster.signal(leader, SIGTERM)
+        let next = try await cluster.leader(other: leader)
+        #expect(try await client.status().first { $0.id == UInt64(next) }?.term == term + 1)
+        #expect(try cluster.log(next).contains("role=leader term=\(term + 1)"))
+        await client.close()
+    }
+
     @Test("a member that was away until the log was compacted past it catches up by a snapshot while writes go on")
     func snapshot() async throws {
         let cluster = try await TestCluster.start(members: 3, options: ["--log-tail", "100", "--log-level", "debug"])

@@ -8,6 +8,7 @@
 ///     elect ID             time passes until the member wants to be elected, and nobody else does
 ///     tick MS              time passes for all, in steps of 10 ms
 ///     propose ID COUNT     a client gives the member commands
+///     transfer ID TO       the member, which leads, is asked to hand over
 ///     read ID              a client asks the member for a read index
 ///     cut A B, isolate A   messages between A and B (all others) are lost;  heal ends it
 ///     hold ID, release ID  the member's disk is slow: writes wait
@@ -52,6 +53,7 @@ struct ScriptedCluster {
         case ("elect", 1): elect(position(numbers[0]))
         case ("tick", 1): tick(milliseconds: numbers[0])
         case ("propose", 2): propose(position(numbers[0]), count: Int(numbers[1]))
+        case ("transfer", 2): step(position(numbers[0]), .transferLeadership(to: PeerID(numbers[1])))
         case ("read", 1): read(position(numbers[0]))
         case ("cut", 2): cuts.formUnion([[numbers[0], numbers[1]], [numbers[1], numbers[0]]])
         case ("isolate", 1):

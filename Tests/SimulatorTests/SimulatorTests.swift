@@ -43,7 +43,7 @@ struct SimulatorTests {
         var options = Simulation.Options(seed: 7)
         options.isTraced = true
         let (first, second) = (Simulation(options).run(), Simulation(options).run())
-        #expect(first.trace.count > 1000)
+        #expect(first.trace.count > 500)
         #expect(first.trace == second.trace)
     }
 }

@@ -1,0 +1,35 @@
+/// A leader hands over to another voter, without the gap of an election timeout: section 3.10 of the thesis.
+///
+/// It takes no more proposals, brings the other level, and tells it to campaign at once. Whoever is asked for its vote
+/// then need not wait for its leader to be silent. If that takes longer than an election timeout, it goes on leading.
+extension RaftCore {
+    struct Transfer: Sendable {
+        var target: PeerID
+        var deadline: Nanoseconds
+        var isTold = false
+    }
+
+    /// Hands over to `wanted`, or to the voter whose log is longest. Nothing happens when there is none that answers.
+    mutating func transferLeadership(to wanted: PeerID?) {
+        guard role == .leader, transfer == nil else { return }
+        let able = peers.filter { peer in
+            configuration.isVoter(peer.peer) && peer.state == .replicate
+                && now - peer.lastContact < limits.electionTimeout && (wanted == nil || peer.peer == wanted)
+        }
+        guard let target = able.max(by: { $0.match < $1.match })?.peer else { return }
+        transfer = Transfer(target: target, deadline: now + limits.electionTimeout)
+        continueTransfer()
+    }
+
+    /// Tells the target to campaign once it has the whole log.
+    mutating func continueTransfer() {
+        guard let target = transfer?.target, transfer?.isTold == false, progress(of: target)?.match == log.lastIndex
+        else { return }
+        transfer?.isTold = true
+        send(.timeoutNow, to: target)
+    }
+
+    mutating func expireTransfer() {
+        if let deadline = transfer?.deadline, now >= deadline { transfer = nil }
+    }
+}

@@ -1,0 +1,58 @@
+import ArgumentParser
+import BanyanClient
+import Console
+
+struct LeaderCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "leader", abstract: "Show which member leads, or hand leadership over.",
+        subcommands: [Show.self, Transfer.self])
+
+    private struct Leader: Encodable {
+        let id: UInt64
+        let address: String
+        let term: UInt64
+    }
+
+    /// Prints who leads; while nobody does, it asks again until the timeout.
+    private static func show(_ cluster: ClusterOptions, _ client: BanyanClient) async throws {
+        let end = ContinuousClock.now + cluster.timeout.duration
+        var leader: MemberReport?
+        while leader == nil {
+            leader = try await client.status().filter { $0.role == "leader" }.max { $0.term < $1.term }
+            if leader == nil {
+                guard ContinuousClock.now < end else { break }
+                try await Task.sleep(for: .milliseconds(20))
+            }
+        }
+        guard let leader else { throw BanyanError.noQuorum }
+        try cluster.show(
+            Leader(id: leader.id, address: leader.address, term: leader.term),
+            "member \(leader.id) on \(leader.address) leads in term \(leader.term)")
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show which member leads.")
+
+        @OptionGroup var cluster: ClusterOptions
+
+        func run() async throws {
+            try await cluster.withClient("leader") { try await LeaderCommand.show(cluster, $0) }
+        }
+    }
+
+    struct Transfer: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Hand leadership over, without the gap of an election.",
+            discussion: "For maintenance of the machine that leads. No request fails: those that come meanwhile wait.")
+
+        @OptionGroup var cluster: ClusterOptions
+        @Argument(help: "The member that shall lead; without it, the one whose log is longest.") var id: UInt64?
+
+        func run() async throws {
+            try await cluster.withClient(id.map { "member \($0)" } ?? "leader") { client in
+                try await client.transferLeadership(to: id)
+                try await LeaderCommand.show(cluster, client)
+            }
+        }
+    }
+}
