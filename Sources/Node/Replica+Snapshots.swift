@@ -21,8 +21,8 @@ extension Replica {
         else { return }
         step(.compact(through: point))
         let log = core.log
-        logWriter.send(
-            LogWriter.Compaction(
+        logWriter.compact(
+            behind: SnapshotMetadata(
                 index: log.compactedIndex, term: log.compactedTerm,
                 configuration: log.configuration(at: log.compactedIndex)))
         logger.debug("log compacted", metadata: ["index": "\(log.compactedIndex)"])

@@ -21,22 +21,10 @@ package final class LogWriter: Sendable {
         }
     }
 
-    /// The entries through `index` may go: the durable state covers them.
-    package struct Compaction: Sendable {
-        package var index: Index
-        package var term: Term
-        package var configuration: Configuration
-
-        package init(index: Index, term: Term, configuration: Configuration) {
-            self.index = index
-            self.term = term
-            self.configuration = configuration
-        }
-    }
-
     private enum Work: Sendable {
         case write(Request)
-        case compact(Compaction)
+        /// The entries that this covers may go: the durable state has them.
+        case compact(SnapshotMetadata)
     }
 
     /// The most bytes of entries in one transaction: a longer one would keep the first write of it waiting.
@@ -89,7 +77,8 @@ package final class LogWriter: Sendable {
 
     package func send(_ request: Request) { thread.send(.write(request)) }
 
-    package func send(_ compaction: Compaction) { thread.send(.compact(compaction)) }
+    /// Lets the entries go that a durable state covers.
+    package func compact(behind state: SnapshotMetadata) { thread.send(.compact(state)) }
 
     /// Finishes what was sent and waits for it.
     package func close() { thread.close() }
@@ -101,7 +90,7 @@ private final class LogBatch {
     private var row: HardStateRow
     private var lastIndex: Index
     /// To be taken along by the next transaction.
-    var compaction: LogWriter.Compaction?
+    var compaction: SnapshotMetadata?
     /// Entries before this are erased already; those from here to the compacted index are absent, and go in steps.
     private var erasedBefore: Index
 

@@ -133,7 +133,7 @@ final class SimulatedMember {
 
     func execute(_ range: ClosedRange<Index>, now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
         var requests = Requests()
-        guard let state, let core else { return requests }
+        guard let state else { return requests }
         // A snapshot may have taken the place of what was to be executed.
         for index in max(range.lowerBound, executed + 1)..<max(range.upperBound, executed) + 1 {
             guard let entry = entry(index) else { break }
@@ -146,7 +146,6 @@ final class SimulatedMember {
                 requests.answers.append((waiter, .result(answer, index: index, term: entry.header.term)))
             }
         }
-        _ = core
         let more = try step(.applied(executed), now: now, &invariants)
         requests.answers += more.answers
         requests.messages = more.messages

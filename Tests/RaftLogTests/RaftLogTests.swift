@@ -118,7 +118,7 @@ struct RaftLogTests {
         let count = UInt64(LogWriter.erasedEntriesMax) * 2
         try scratch.write { $0.send(scratch.request(2..<count + 2, term: 2)) }
         try scratch.write { writer in
-            writer.send(LogWriter.Compaction(index: count, term: 2, configuration: Self.configuration))
+            writer.compact(behind: SnapshotMetadata(index: count, term: 2, configuration: Self.configuration))
         }
         let recovered = try scratch.open().recover()
         #expect(recovered.log.compactedIndex == count)
