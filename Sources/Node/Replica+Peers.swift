@@ -146,14 +146,7 @@ extension Replica {
             }
             fetched = (first.header.index, records)
         }
-        let configurations = entries.compactMap { entry -> IndexedConfiguration? in
-            var payload = entry.payload
-            guard entry.header.kind == .configuration, let configuration = Configuration(from: &payload) else {
-                return nil
-            }
-            return IndexedConfiguration(index: entry.header.index, configuration: configuration)
-        }
-        step(.entriesRead(peer: peer, entries: entries.map(\.header), configurations: configurations))
+        step(.entriesRead(peer: peer, entries: entries.map(\.header)))
         perform(core.takeOutput())
         fetched = (0, [])
         scheduleTurn()

@@ -39,6 +39,9 @@ package struct Configuration: Equatable, Sendable {
 
     package func member(_ peer: PeerID) -> Member? { members.first { $0.peer == peer } }
 
+    /// Whether two majorities must agree, since the voters are being exchanged.
+    package var isJoint: Bool { !outgoingVoters.isEmpty }
+
     package func isVoter(_ peer: PeerID) -> Bool {
         outgoingVoters.contains(peer) || voters.contains(peer)
     }

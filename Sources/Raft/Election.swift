@@ -82,6 +82,7 @@ extension RaftCore {
         leaderContact = now
         heartbeatDeadline = now
         peers = configuration.peers.filter { $0 != id }.map { Progress(peer: $0, next: log.lastIndex + 1, now: now) }
+        lease = Lease()
         uncommittedBytes = log.bytes(in: commit + 1..<log.lastIndex + 1)
         // Entries of earlier terms commit only through one of this term (section 5.4.2), and no read is served before.
         if mutant != .noNoOperation { appendOwn(kind: .noOperation, size: 0) }
@@ -114,9 +115,9 @@ extension RaftCore {
     // MARK: votes
 
     /// Whether a leader was heard so recently that nobody should be helped to replace it. A leader that still hears
-    /// its majority counts for itself.
+    /// its majority counts for itself. A member that just started can't know what it heard before.
     private var isLedNow: Bool {
-        role == .leader || (leader != nil && now - leaderContact < limits.electionTimeout)
+        role == .leader || now - leaderContact < limits.electionTimeout
     }
 
     /// Handles the newer term of a message. False when the message must be dropped.

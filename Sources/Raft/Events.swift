@@ -8,17 +8,21 @@ package enum Event: Sendable {
     case propose(sizes: [UInt32])
     /// The driver wants to serve reads; one `ReadState` with this context will follow. Never use a context twice.
     case readIndex(context: UInt64)
+    /// The same, trusting clocks: the `ReadState` follows in this turn, with no index when this member has no lease.
+    case leaseRead(context: UInt64)
     /// The log writer finished this write and all before it: they are on the disk.
     case saved(write: UInt64)
     /// The state machine executed everything up to here.
     case applied(Index)
     /// The answer to an `EntriesRequest`: the entries that the log holds from its first index on.
-    case entriesRead(peer: PeerID, entries: [EntryHeader], configurations: [IndexedConfiguration])
+    case entriesRead(peer: PeerID, entries: [EntryHeader])
     /// Entries up to here were covered by the durable state, and may leave the log.
     case compact(through: Index)
     /// A transfer that was asked for by `snapshotsToSend` ended; `installed` is the index of the snapshot that the peer
     /// confirmed, or nil when the transfer broke off.
     case snapshotEnded(peer: PeerID, installed: Index?)
+    /// Change who belongs to the cluster. Only while `membershipRefusal` of the changes is nil.
+    case changeMembership([MembershipChange])
     /// Hand leadership over to this voter, or to whoever is best. See `transferTarget` for what comes of it.
     case transferLeadership(to: PeerID?)
     /// Messages to the peer may have been lost: its connection broke.

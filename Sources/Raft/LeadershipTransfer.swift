@@ -26,6 +26,7 @@ extension RaftCore {
         guard let target = transfer?.target, transfer?.isTold == false, progress(of: target)?.match == log.lastIndex
         else { return }
         transfer?.isTold = true
+        lease.giveAway()
         send(.timeoutNow, to: target)
     }
 

@@ -26,6 +26,8 @@ package struct LogView: Sendable {
 
     /// Ascending by index; the last is in force. Those at or before `compactedIndex` but one are forgotten.
     private var configurations: [IndexedConfiguration]
+    /// Grows whenever another configuration comes into force, so that a driver need not compare them.
+    package private(set) var configurationChanges: UInt64 = 0
 
     /// - Parameters:
     ///   - entries: every entry of the log, in order, starting after `compactedIndex`. Only their terms are kept.
@@ -47,6 +49,8 @@ package struct LogView: Sendable {
     }
 
     package var configuration: Configuration { configurations[configurations.count - 1].configuration }
+    /// The entry that brought it.
+    package var configurationIndex: Index { configurations[configurations.count - 1].index }
 
     /// The configuration in force at `index`.
     package func configuration(at index: Index) -> Configuration {
@@ -104,10 +108,11 @@ package struct LogView: Sendable {
 
     mutating func append(_ configuration: IndexedConfiguration) {
         configurations.append(configuration)
+        configurationChanges += 1
     }
 
     /// Removes the entries from `index` on. A configuration among them is undone (section 6 of the paper).
-    mutating func truncate(from index: Index) {
+    mutating func truncate(from index: Index, undoesConfigurations: Bool = true) {
         precondition(index > compactedIndex, "what a snapshot covers is committed")
         while windowFirst <= lastIndex, lastIndex >= index {
             window.removeLast()
@@ -116,8 +121,9 @@ package struct LogView: Sendable {
         lastIndex = min(lastIndex, index - 1)
         appendedBytes = window.last?.end ?? appendedBytes
         while runs.count > 1, runs[runs.count - 1].first > lastIndex { runs.removeLast() }
-        while configurations.count > 1, configurations[configurations.count - 1].index > lastIndex {
+        while undoesConfigurations, configurations.count > 1, configurationIndex > lastIndex {
             configurations.removeLast()
+            configurationChanges += 1
         }
     }
 
@@ -140,9 +146,11 @@ package struct LogView: Sendable {
             compact(through: snapshot.index)
             return
         }
+        let changes = configurationChanges + 1
         self = LogView(
             compactedIndex: snapshot.index, compactedTerm: snapshot.term, entries: EmptyCollection(),
             configurations: [IndexedConfiguration(index: snapshot.index, configuration: snapshot.configuration)])
+        configurationChanges = changes
     }
 
     /// Gives up headers through `index` while the window holds more than `bytesMax`.

@@ -19,4 +19,22 @@ package enum Mutant: String, CaseIterable, Sendable {
     case commitNotSaved = "commit-not-saved"
     /// A vote is given whatever the candidate's log lacks.
     case staleLogElected = "stale-log-elected"
+    /// A leader changes the membership before it has committed anything in its term.
+    case changeBeforeNoOperation = "change-before-no-op"
+    /// A configuration stays in force when its entry is truncated.
+    case configurationNotUndone = "configuration-not-undone"
+    /// A lease is believed in as if no time had passed since the last event, however long the process stood still.
+    case leaseKeptAfterPause = "lease-kept-after-pause"
+    /// A write of the log counts as complete when an entry of the same index and term is on the disk.
+    case completionByIndexAndTerm = "completion-by-index-and-term"
+    /// A read that is asked for again carries the same context as before.
+    case contextReused = "context-reused"
+    /// The applied index reaches the disk apart from what was executed.
+    case appliedOutsideTransaction = "applied-outside-transaction"
+    /// A snapshot comes without the clients' sessions.
+    case sessionsNotInSnapshot = "sessions-not-in-snapshot"
+    /// A leader takes log time from its wall clock.
+    case logTimeFromWallClock = "log-time-from-wall-clock"
+    /// A voter whose disk was wiped goes on under its old name.
+    case wipedVoter = "wiped-voter"
 }

@@ -5,7 +5,8 @@
 /// and writes no log. The payloads of entries stay with the driver, which keeps those from `log.windowFirst` on in
 /// memory.
 ///
-/// One concern a file: `Election`, `Replication`, `Commitment`, `ReadIndex`, `SnapshotInstallation`.
+/// One concern a file: `Election`, `Replication`, `Commitment`, `ReadIndex`, `Lease`, `SnapshotInstallation`, `Membership`,
+/// `LeadershipTransfer`.
 package struct RaftCore: Sendable {
     package let id: PeerID
     package let limits: Limits
@@ -33,8 +34,8 @@ package struct RaftCore: Sendable {
     var generator: SeededGenerator
     /// When to ask for votes, unless a leader speaks first.
     var electionDeadline: Nanoseconds = 0
-    /// When this member last heard its leader.
-    var leaderContact: Nanoseconds = 0
+    /// When this member last heard a leader; at its start it may have heard one just before.
+    var leaderContact: Nanoseconds
     var heartbeatDeadline: Nanoseconds = 0
 
     // MARK: a candidate's
@@ -50,6 +51,7 @@ package struct RaftCore: Sendable {
     package internal(set) var peers: [Progress] = []
     var uncommittedBytes = 0
     var reads = ReadQueue()
+    var lease = Lease()
     var transfer: Transfer?
     /// Whom this leader is handing over to.
     package var transferTarget: PeerID? { transfer?.target }
@@ -99,8 +101,10 @@ package struct RaftCore: Sendable {
         self.applied = applied
         dispatched = applied
         self.now = now
+        leaderContact = now
         generator = SeededGenerator(seed: seed)
         savedHardState = hardState
+        noteConfiguration()
         resetElectionTimer()
         advanceApply()
     }
@@ -125,7 +129,11 @@ package struct RaftCore: Sendable {
 
     /// Takes in one event.
     package mutating func step(_ event: Event, now: Nanoseconds) {
-        self.now = max(self.now, now)
+        if case .leaseRead = event, mutant == .leaseKeptAfterPause {
+            // Time stands still.
+        } else {
+            self.now = max(self.now, now)
+        }
         // A leader that was stopped for a while must notice before it acts on anything.
         if role == .leader { stepDownWithoutQuorum() }
         switch event {
@@ -133,13 +141,14 @@ package struct RaftCore: Sendable {
         case .message(let message): handle(message)
         case .propose(let sizes): propose(sizes)
         case .readIndex(let context): requestRead(context)
+        case .leaseRead(let context): readByLease(context)
         case .saved(let write): saved(write)
         case .applied(let index): applied = max(applied, index)
-        case .entriesRead(let peer, let entries, let configurations):
-            entriesRead(peer, entries: entries, configurations: configurations)
+        case .entriesRead(let peer, let entries): entriesRead(peer, entries: entries)
         case .compact(let index): log.compact(through: min(index, applied))
         case .snapshotEnded(let peer, let installed): snapshotEnded(peer, installed: installed)
         case .unreachable(let peer): lostContact(to: peer)
+        case .changeMembership(let changes): changeMembership(changes)
         case .transferLeadership(let peer): transferLeadership(to: peer)
         }
         // A leader's entries wait in memory for their clients' answers; a follower's can be read again from the disk.

@@ -24,7 +24,7 @@ struct ReadQueue: Sendable {
 
 extension RaftCore {
     /// Whether this leader knows what is committed (section 6.4, step 1).
-    private var hasCommittedInTerm: Bool { log.term(at: commit) == term }
+    var hasCommittedInTerm: Bool { log.term(at: commit) == term }
 
     mutating func requestRead(_ context: UInt64) {
         if role == .leader {
@@ -58,10 +58,8 @@ extension RaftCore {
     }
 
     private mutating func startRound(_ round: [ReadQueue.Read]) {
-        reads.lastRound += 1
-        reads.rounds.append(ReadQueue.Round(number: reads.lastRound, index: commit, reads: round))
+        reads.rounds.append(ReadQueue.Round(number: reads.lastRound + 1, index: commit, reads: round))
         broadcastHeartbeat()
-        confirmReads()
     }
 
     mutating func releaseReadsAfterFirstCommit() {
@@ -74,10 +72,14 @@ extension RaftCore {
     /// Heartbeats carry no more of the commit index than the peer is known to hold.
     mutating func broadcastHeartbeat() {
         heartbeatDeadline = now + limits.heartbeatInterval
+        reads.lastRound += 1
+        lease.sent(round: reads.lastRound, at: now)
         for progress in peers {
             let known = progress.state == .regressed ? 0 : progress.match
             send(.heartbeat(commit: min(commit, known), round: reads.lastRound), to: progress.peer)
         }
+        // Of one voter, it is a majority.
+        confirmReads()
     }
 
     mutating func handleHeartbeatResponse(round: UInt64, from peer: PeerID) {
@@ -99,7 +101,8 @@ extension RaftCore {
     }
 
     private mutating func confirmReads() {
-        let confirmed = configuration.quorumValue { $0 == id ? .max : progress(of: $0)?.round ?? 0 }
+        let confirmed = configuration.quorumValue { $0 == id ? reads.lastRound : progress(of: $0)?.round ?? 0 }
+        lease.confirmed(round: confirmed)
         while let first = reads.rounds.first, first.number <= confirmed {
             reads.rounds.removeFirst()
             for read in first.reads { answer(read, index: first.index) }

@@ -64,7 +64,7 @@ extension RaftCore {
     }
 
     /// The reader found what the window no longer holds.
-    mutating func entriesRead(_ peer: PeerID, entries: [EntryHeader], configurations: [IndexedConfiguration]) {
+    mutating func entriesRead(_ peer: PeerID, entries: [EntryHeader]) {
         guard role == .leader, let position = position(of: peer), peers[position].isReading else { return }
         peers[position].isReading = false
         let next = peers[position].next
@@ -99,12 +99,14 @@ extension RaftCore {
             }
             if isNew { advanceCommitIndex() }
             continueTransfer()
+            // What is committed may have changed who is replicated to, or who leads.
+            if let position = self.position(of: peer) { sendAppends(to: position) }
         case .rejected(let index, let hintIndex, let hintTerm):
             // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
             let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
             guard peers[position].rejected(index, agreesAt: agreesAt, lastIndex: hintIndex) else { return }
+            sendAppends(to: position)
         }
-        sendAppends(to: position)
     }
 
     /// Messages on the way to the peer are lost: find out anew where it stands.
@@ -127,6 +129,7 @@ extension RaftCore {
         uncommittedBytes = max(0, uncommittedBytes - log.bytes(in: commit + 1..<reached + 1))
         advanceCommit(to: reached)
         releaseReadsAfterFirstCommit()
+        continueMembershipChange()
     }
 
     // MARK: a follower's side
@@ -153,7 +156,7 @@ extension RaftCore {
         if let first = new.first {
             if first.index <= log.lastIndex {
                 precondition(first.index > commit, "a leader overwrites the committed entry \(first.index)")
-                log.truncate(from: first.index)
+                log.truncate(from: first.index, undoesConfigurations: mutant != .configurationNotUndone)
                 truncates = true
             }
             var configurations = append.configurations[...].drop { $0.index < first.index }
@@ -164,6 +167,7 @@ extension RaftCore {
                     log.append(next)
                 }
             }
+            noteConfiguration()
             touch(first.index)
             appendedFrom = first.index
         }

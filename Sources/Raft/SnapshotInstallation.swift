@@ -9,6 +9,7 @@ extension RaftCore {
         // The tail stays only if it continues what the snapshot ends with (figure 13, step 6).
         let keepsTail = log.term(at: snapshot.index) == snapshot.term
         log.reset(to: snapshot, keepsTail: keepsTail)
+        noteConfiguration()
         commit = snapshot.index
         confirmedIndex = max(confirmedIndex, snapshot.index)
         applied = snapshot.index

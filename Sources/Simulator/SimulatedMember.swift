@@ -162,7 +162,7 @@ final class SimulatedMember {
     ) throws -> Requests {
         let found = log.filter { $0.header.index >= request.first && $0.header.index <= request.last }
         return try step(
-            .entriesRead(peer: request.peer, entries: found.map(\.header), configurations: []), now: now, &invariants)
+            .entriesRead(peer: request.peer, entries: found.map(\.header)), now: now, &invariants)
     }
 
     func snapshotEnded(_ peer: PeerID, installed: Index?, now: Nanoseconds, _ invariants: inout Invariants) throws

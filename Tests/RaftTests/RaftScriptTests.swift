@@ -64,6 +64,51 @@ struct RaftScriptTests {
         #expect(core.commit == 3)
     }
 
+    @Test("a leader changes no membership before it has committed something in its term, and reads by lease no sooner")
+    func newLeader() throws {
+        var core = Self.core(entries: 2)
+        core.step(.tick, now: 1_000_000_000)
+        Self.tell(&core, .preVoteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        Self.tell(&core, .voteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        #expect(core.role == .leader)
+        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        #expect(core.membershipRefusal(of: [.remove(PeerID(3))]) == .notReady)
+        core.step(.leaseRead(context: 1), now: 1_010_000_000)
+        #expect(core.takeOutput().readStates == [ReadState(context: 1, index: nil)])
+        Self.tell(&core, .heartbeatResponse(round: core.reads.lastRound), from: 2, term: 2, at: 1_010_000_000)
+        Self.tell(&core, .appendResponse(.accepted(match: 3)), from: 2, term: 2, at: 1_010_000_000)
+        #expect(core.membershipRefusal(of: [.remove(PeerID(3))]) == nil)
+        _ = core.takeOutput()
+        // The heartbeat left at 1,000 ms: the lease holds for three quarters of an election timeout.
+        core.step(.leaseRead(context: 2), now: 1_187_000_000)
+        #expect(core.takeOutput().readStates == [ReadState(context: 2, index: 3)])
+        core.step(.leaseRead(context: 3), now: 1_188_000_000)
+        #expect(core.takeOutput().readStates == [ReadState(context: 3, index: nil)])
+    }
+
+    @Test("who votes anew must be level, and the last voter stays")
+    func refusedChanges() throws {
+        let members = (1...3).map { Member(id: $0, peer: PeerID($0), address: "\($0)", isLearner: $0 > 1) }
+        let one = Configuration(clusterID: 1, members: members)
+        #expect(throws: MembershipRefusal.lastVoter) { try one.applying([.remove(PeerID(1))]) }
+        #expect(throws: MembershipRefusal.alreadyMember) {
+            try one.applying([.addLearner(Member(id: 4, peer: PeerID(2), address: "4"))])
+        }
+        #expect(throws: MembershipRefusal.alreadyMember) { try one.applying([.setAddress(PeerID(2), "3")]) }
+        #expect(throws: MembershipRefusal.unknownMember) { try one.applying([.promote(PeerID(9))]) }
+        let log = LogView(
+            compactedIndex: 0, compactedTerm: 0, entries: [],
+            configurations: [IndexedConfiguration(index: 0, configuration: one)])
+        var core = RaftCore(id: PeerID(1), hardState: HardState(), log: log, applied: 0, seed: 1, now: 0)
+        core.step(.tick, now: 1_000_000_000)
+        for _ in 0..<2 { core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000) }
+        #expect(core.role == .leader && core.commit == 1)
+        #expect(core.membershipRefusal(of: [.promote(PeerID(2))]) == .notCaughtUp)
+        #expect(core.membershipRefusal(of: [.remove(PeerID(1)), .promote(PeerID(2))]) == .removesLeader)
+        #expect(core.membershipRefusal(of: [.setAddress(PeerID(2), "elsewhere")]) == nil)
+    }
+
     @Test("a candidate's own vote counts when it is on the disk, and not before")
     func ownVote() throws {
         let member = Member(id: 1, peer: PeerID(1), address: "")
@@ -139,7 +184,10 @@ struct RaftScriptTests {
         core.step(.tick, now: 1_200_000_000)
         let messages = core.takeOutput().messages.filter { $0.to == PeerID(3) }
         #expect(!messages.isEmpty)
-        #expect(messages.allSatisfy { $0.body == .heartbeat(commit: 0, round: 0) })
+        #expect(
+            messages.allSatisfy { message in
+                if case .heartbeat(let commit, _) = message.body { commit == 0 } else { false }
+            })
     }
 
     @Test("a read whose question to the leader was lost is refused within an election timeout")

@@ -3,12 +3,17 @@
 /// A whole cluster of cores in memory, moved by the commands of a script:
 ///
 ///     cluster N            N empty members, 1 to N
+///     spare N              N more members that the configuration does not name yet
 ///     log ID TERM...       before anything ran: the member's log holds entries of these terms
 ///     term ID TERM         before anything ran: the member has seen this term
 ///     elect ID             time passes until the member wants to be elected, and nobody else does
 ///     tick MS              time passes for all, in steps of 10 ms
 ///     propose ID COUNT     a client gives the member commands
 ///     transfer ID TO       the member, which leads, is asked to hand over
+///     add ID WHOM...       the member, which leads, is asked to take in learners
+///     promote ID WHOM...   ... to let learners vote
+///     remove ID WHOM...    ... to let members go
+///     exchange ID OLD NEW  ... to let one go and another vote, in one change
 ///     read ID              a client asks the member for a read index
 ///     cut A B, isolate A   messages between A and B (all others) are lost;  heal ends it
 ///     hold ID, release ID  the member's disk is slow: writes wait
@@ -29,7 +34,11 @@ struct ScriptedCluster {
         var hardState = HardState()
         var entries: [EntryHeader] = []
         var compacted: (index: Index, term: Term) = (0, 0)
+        var configurations: [IndexedConfiguration] = []
     }
+
+    /// The members of the first configuration.
+    private var founders = 0
 
     private var nodes: [Node] = []
     private var now: Nanoseconds = 1_000_000_000
@@ -47,7 +56,17 @@ struct ScriptedCluster {
         }
         answers = []
         switch (verb, numbers.count) {
-        case ("cluster", 1): nodes = Array(repeating: Node(), count: Int(numbers[0]))
+        case ("cluster", 1):
+            nodes = Array(repeating: Node(), count: Int(numbers[0]))
+            founders = nodes.count
+        case ("spare", 1): nodes += Array(repeating: Node(), count: Int(numbers[0]))
+        case ("add", 2...): change(numbers) { .addLearner(Member(id: $0, peer: PeerID($0), address: "\($0)")) }
+        case ("promote", 2...): change(numbers) { .promote(PeerID($0)) }
+        case ("remove", 2...): change(numbers) { .remove(PeerID($0)) }
+        case ("exchange", 3):
+            change([numbers[0]] + numbers.dropFirst()) {
+                $0 == numbers[1] ? .remove(PeerID($0)) : .promote(PeerID($0))
+            }
         case ("log", 1...): writeLog(position(numbers[0]), terms: numbers.dropFirst())
         case ("term", 2): nodes[position(numbers[0])].hardState.term = numbers[1]
         case ("elect", 1): elect(position(numbers[0]))
@@ -78,7 +97,7 @@ struct ScriptedCluster {
     private var configuration: Configuration {
         Configuration(
             clusterID: 1,
-            members: nodes.indices.map { Member(id: UInt64($0 + 1), peer: PeerID(UInt64($0 + 1)), address: "") })
+            members: (1...UInt64(founders)).map { Member(id: $0, peer: PeerID($0), address: "\($0)") })
     }
 
     // MARK: commands
@@ -101,7 +120,7 @@ struct ScriptedCluster {
         let disk = nodes[node]
         let log = LogView(
             compactedIndex: disk.compacted.index, compactedTerm: disk.compacted.term, entries: disk.entries,
-            configurations: [IndexedConfiguration(index: disk.compacted.index, configuration: configuration)])
+            configurations: [IndexedConfiguration(index: 0, configuration: configuration)] + disk.configurations)
         nodes[node].core = RaftCore(
             id: PeerID(UInt64(node + 1)), hardState: disk.hardState, log: log, applied: disk.compacted.index,
             seed: UInt64(node), now: now)
@@ -142,6 +161,15 @@ struct ScriptedCluster {
         step(node, .propose(sizes: Array(repeating: 100, count: count)))
     }
 
+    private mutating func change(_ numbers: [UInt64], _ change: (UInt64) -> MembershipChange) {
+        let (node, changes) = (position(numbers[0]), numbers.dropFirst().map(change))
+        if let refusal = nodes[node].core?.membershipRefusal(of: changes) {
+            answers.append("refused: \(refusal)")
+        } else {
+            step(node, .changeMembership(changes))
+        }
+    }
+
     private mutating func read(_ node: Int) {
         lastContext += 1
         step(node, .readIndex(context: lastContext))
@@ -174,8 +202,15 @@ struct ScriptedCluster {
             let start = core.log.compactedIndex > 0 ? " from \(core.log.firstIndex)" : ""
             answers.append(
                 "\(position + 1) \(core.role.rawValue) term \(core.term) commit \(core.commit) applied \(core.applied) log\(start) \(log)"
+                    + (core.configuration == configuration ? "" : " members \(text(core.configuration))")
             )
         }
+    }
+
+    private func text(_ configuration: Configuration) -> String {
+        let members = configuration.members.map { $0.isLearner ? "(\($0.id))" : "\($0.id)" }
+        let outgoing = configuration.outgoingVoters.map(\.description)
+        return (members + (outgoing.isEmpty ? [] : ["and"]) + outgoing).joined(separator: " ")
     }
 
     // MARK: the machine
@@ -193,7 +228,7 @@ struct ScriptedCluster {
         if let range = output.apply { step(node, .applied(range.upperBound)) }
         for request in output.entriesToRead {
             let entries = nodes[node].entries.filter { $0.index >= request.first && $0.index <= request.last }
-            step(node, .entriesRead(peer: request.peer, entries: entries, configurations: []))
+            step(node, .entriesRead(peer: request.peer, entries: entries))
         }
         for peer in output.snapshotsToSend { sendSnapshot(from: node, to: peer) }
         if !nodes[node].isHolding { save(node) }
@@ -203,7 +238,8 @@ struct ScriptedCluster {
     private mutating func sendSnapshot(from node: Int, to peer: PeerID) {
         answers.append("\(node + 1) sends \(peer) a snapshot")
         guard let core = nodes[node].core, let term = core.log.term(at: core.applied) else { return }
-        let snapshot = SnapshotMetadata(index: core.applied, term: term, configuration: configuration)
+        let snapshot = SnapshotMetadata(
+            index: core.applied, term: term, configuration: core.log.configuration(at: core.applied))
         network.append(
             Message(from: core.id, to: peer, term: core.term, body: .installSnapshot(snapshot)))
     }
@@ -215,8 +251,13 @@ struct ScriptedCluster {
             if let snapshot = write.snapshot {
                 nodes[node].compacted = (snapshot.index, snapshot.term)
                 nodes[node].entries.removeAll { !write.keepsTail || $0.index <= snapshot.index }
+                nodes[node].configurations = [
+                    IndexedConfiguration(index: snapshot.index, configuration: snapshot.configuration)
+                ]
             }
             nodes[node].entries.removeAll { $0.index >= write.entries.lowerBound }
+            nodes[node].configurations.removeAll { $0.index >= write.entries.lowerBound }
+            nodes[node].configurations += nodes[node].core?.log.configurations(in: write.entries) ?? []
             for index in write.entries {
                 let term = nodes[node].core?.log.term(at: index) ?? 0
                 nodes[node].entries.append(EntryHeader(index: index, term: term, kind: .command, size: 100))
