@@ -74,7 +74,7 @@ let package = Package(
             name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging, collections],
             swiftSettings: strict),
         .target(
-            name: "BanyanClient", dependencies: ["WireProtocol", "FileTree", nioCore, nioPosix, collections],
+            name: "BanyanClient", dependencies: ["WireProtocol", "FileTree", "Raft", nioCore, nioPosix, collections],
             swiftSettings: strict),
 
         .target(

@@ -6,8 +6,8 @@ import WireProtocol
 /// A client of a Banyan cluster.
 ///
 /// It begins with any member, follows the leader, reconnects, and keeps any number of requests under way. Every
-/// operation ends within the timeout. A write whose answer was lost ends with `BanyanError.unknownOutcome`: it is for
-/// the caller to decide whether it may be repeated.
+/// operation ends within the timeout. Writes belong to a session that the client opens by itself: one whose answer was
+/// lost is sent again, and takes effect once. One that got no answer in its time ends with `BanyanError.unknownOutcome`.
 public final class BanyanClient: Sendable {
     /// The largest content of a file, in bytes.
     public static let contentBytesMax = FileTreeLimits.contentBytesMax
@@ -16,6 +16,7 @@ public final class BanyanClient: Sendable {
     private let loop: any EventLoop
     private let nodes: [String]
     private let timeout: TimeAmount
+    let timeoutDuration: Duration
 
     /// - Parameters:
     ///   - nodes: addresses of members as `host:port`, one at least.
@@ -28,6 +29,7 @@ public final class BanyanClient: Sendable {
         precondition(!nodes.isEmpty, "a client needs the address of one member at least")
         self.nodes = nodes
         self.loop = loop
+        timeoutDuration = timeout
         let (seconds, attoseconds) = timeout.components
         self.timeout = .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
         core = NIOLoopBound.makeCompleted(nodes: nodes, loop: loop)
@@ -54,24 +56,26 @@ public final class BanyanClient: Sendable {
     }
 
     /// Reads a whole file.
-    public func get(_ path: String) async throws -> (content: [UInt8], info: FileInfo) {
-        var answer = try await read(.get(try Self.path(path)))
+    public func get(
+        _ path: String, _ consistency: Consistency = .linearizable
+    ) async throws -> (content: [UInt8], info: FileInfo) {
+        var answer = try await read(.get(try Self.path(path)), consistency)
         guard let info = answer.readMetadata() else { throw Self.malformed }
         return (Array(answer.readableBytesView), FileInfo(info))
     }
 
-    public func stat(_ path: String) async throws -> FileInfo {
-        var answer = try await read(.stat(try Self.path(path)))
+    public func stat(_ path: String, _ consistency: Consistency = .linearizable) async throws -> FileInfo {
+        var answer = try await read(.stat(try Self.path(path)), consistency)
         guard let info = answer.readMetadata() else { throw Self.malformed }
         return FileInfo(info)
     }
 
     /// One page of a directory in the order of the names' bytes, from behind the name `after` on.
     public func list(
-        _ path: String, after: String = "", limit: Int = 1000
+        _ path: String, after: String = "", limit: Int = 1000, _ consistency: Consistency = .linearizable
     ) async throws -> (entries: [DirectoryEntry], hasMore: Bool) {
         var answer = try await read(
-            .list(try Self.path(path), after: Array(after.utf8), limit: UInt32(clamping: limit)))
+            .list(try Self.path(path), after: Array(after.utf8), limit: UInt32(clamping: limit)), consistency)
         guard let (more, count) = answer.readMultipleIntegers(as: (UInt8, UInt32).self) else { throw Self.malformed }
         var entries: [DirectoryEntry] = []
         for _ in 0..<count {
@@ -164,17 +168,18 @@ public final class BanyanClient: Sendable {
         }
     }
 
-    private func read(_ query: Query) async throws -> ByteBuffer {
+    private func read(_ query: Query, _ consistency: Consistency) async throws -> ByteBuffer {
         var body = ByteBuffer()
+        let kind = consistency.begin(&body)
         query.write(to: &body)
-        var answer = try await send(.read, body).body
+        var answer = try await send(kind, body).body
         guard let code = answer.readInteger(as: UInt16.self) else { throw Self.malformed }
         if code == 0 { return answer }
         guard let error = TreeError(rawValue: code) else { throw Self.malformed }
         throw BanyanError(error, revision: 0)
     }
 
-    private func send(_ kind: Frame.Kind, _ body: ByteBuffer) async throws -> Frame {
+    func send(_ kind: Frame.Kind, _ body: ByteBuffer) async throws -> Frame {
         let promise = loop.makePromise(of: Frame.self)
         perform(kind, body) { promise.completeWith($0.mapError { $0 as any Error }) }
         return try await promise.futureResult.get()
@@ -206,6 +211,20 @@ extension NIOLoopBound where Value == ClientCore {
         if loop.inEventLoop { return NIOLoopBound(ClientCore(nodes: nodes, loop: loop), eventLoop: loop) }
         let made = loop.submit { NIOLoopBound(ClientCore(nodes: nodes, loop: loop), eventLoop: loop) }
         do { return try made.wait() } catch { preconditionFailure("making a client's core throws nothing") }
+    }
+}
+
+extension Consistency {
+    /// Writes what stands before the query, and answers with the kind of the frame.
+    package func begin(_ body: inout ByteBuffer) -> Frame.Kind {
+        switch self {
+        case .linearizable: return .read
+        case .lease: return .leaseRead
+        case .stale(let age):
+            let milliseconds = age.map { max(1, UInt32(clamping: Int64($0 / .milliseconds(1)))) }
+            body.writeInteger(milliseconds ?? 0)
+            return .staleRead
+        }
     }
 }
 
@@ -243,6 +262,9 @@ extension BanyanError {
             case .invalidMove: .invalidMove
             case .conditionFailed: .conditionFailed(currentRevision: revision)
             case .unsupported: .unsupported
+            // What a session's own client never brings about.
+            case .sessionEnded, .alreadyAnswered, .sequenceReused, .tooManyUnanswered:
+                .protocolViolation("the session does not fit: \(error)")
             }
     }
 }

@@ -122,14 +122,14 @@ final class ClientConnection: ChannelInboundHandler {
         return now - began > .milliseconds(500)
     }
 
-    /// Takes back the reads of a member that was asked and says nothing: it may be stopped or cut off, and another can
-    /// answer them. A write has to wait, since it may have been proposed.
-    func takeStalledReads(at now: NIODeadline) -> [ClientCore.Request] {
+    /// Takes back the requests of a member that was asked and says nothing: it may be stopped or cut off, and another can
+    /// answer them. A write without a session has to wait, since it may have been proposed.
+    func takeStalled(at now: NIODeadline) -> [ClientCore.Request] {
         guard !sent.isEmpty, now - lastProgress > .seconds(1) else { return [] }
-        let reads = sent.filter { $0.value.kind == .read }
-        for id in reads.keys { sent[id] = nil }
+        let stalled = sent.filter { $0.value.isRead || $0.value.ticket != nil }
+        for id in stalled.keys { sent[id] = nil }
         lastProgress = now
-        return Array(reads.values)
+        return Array(stalled.values)
     }
 
     func close() { if let channel { channel.close(promise: nil) } else { end() } }

@@ -1,12 +1,14 @@
 import DequeModule
+import FileTree
 import NIOCore
 import NIOPosix
 import WireProtocol
 
 /// The client's own state, on its event loop: connections, requests, and what it believes of the leader.
 ///
-/// A write is sent again only after a refusal that proves that nothing was proposed, or when it never left. Everything
-/// else ends as "unknown".
+/// A write belongs to a session and has a sequence in it, so that it can be sent again until it is answered, and takes
+/// effect once. Without an answer in its time it ends as "unknown". (A cluster that has no sessions yet gets a write
+/// again only after a refusal that proves that nothing was proposed.)
 final class ClientCore {
     typealias Completion = (Result<Frame, BanyanError>) -> Void
 
@@ -20,10 +22,20 @@ final class ClientCore {
         var redirects = 0
         /// Meant for this member alone, and for no other in its place.
         var address: String?
+        /// Of a write: what makes it one that may be sent again.
+        var ticket: Session.Ticket?
+        /// A write that was sent, and may have been proposed, and the answer is lost.
+        var mayHaveHappened = false
+        /// Opens or closes a session.
+        var isSessions = false
+
+        var isRead: Bool { [.read, .leaseRead, .staleRead].contains(kind) }
     }
 
     private static let retryDelay = TimeAmount.milliseconds(20)
     private static let redirectsMax = 5
+    /// How long the opening of a session may take before another is tried.
+    private static let openTimeout = TimeAmount.seconds(2)
     /// How long a member may take to say who leads, before the next one is asked.
     private static let locateTimeout = TimeAmount.milliseconds(500)
 
@@ -42,6 +54,12 @@ final class ClientCore {
     private var isFlushScheduled = false
     private var isSweepScheduled = false
     private(set) var isClosed = false
+    private var session = Session()
+    private var isOpening = false
+    /// Writes that wait for a session, or for room in it.
+    private var unticketed: Deque<Request> = []
+    /// Until then the cluster is taken for one without sessions.
+    private var sessionlessUntil = NIODeadline.uptimeNanoseconds(0)
 
     init(nodes: [String], loop: any EventLoop) {
         self.nodes = nodes
@@ -54,17 +72,107 @@ final class ClientCore {
             return
         }
         scheduleSweep()
+        if request.kind == .write, request.ticket == nil, !request.isSessions, sessionlessUntil <= .now() {
+            unticketed.append(request)
+            takeUpWrites()
+            return
+        }
         // A write to a member that is stopped would end as "unknown" for no good reason: it goes to the leader alone.
         if request.kind == .write, leader == nil {
             retryLater(request)
             locateLeader()
             return
         }
+        // What any member may answer is spared the leader.
+        let leader = request.kind == .staleRead ? nil : leader
         let target = request.address ?? leader ?? nodes[nextNode % nodes.count]
         let connection = connections[target] ?? connect(to: target)
         lastID += 1
+        var request = request
+        if let ticket = request.ticket {
+            CommandHeader.enroll(
+                &request.body, session: ticket.session, sequence: ticket.sequence,
+                lowestUnanswered: session.lowestUnanswered(for: ticket))
+        }
         connection.send(request, id: lastID)
         scheduleFlush()
+    }
+
+    // MARK: sessions
+
+    /// Gives the writes that wait their places in the session, as far as it has room.
+    private func takeUpWrites() {
+        while !unticketed.isEmpty {
+            if sessionlessUntil > .now() {
+                send(unticketed.removeFirst())
+            } else if let ticket = session.issueTicket() {
+                var request = unticketed.removeFirst()
+                request.ticket = ticket
+                send(request)
+            } else {
+                if !session.isOpen { openSession() }
+                return
+            }
+        }
+    }
+
+    private func openSession() {
+        guard !isOpening, !isClosed else { return }
+        isOpening = true
+        var body = ByteBuffer()
+        OpenSession.write(to: &body)
+        send(
+            Request(
+                kind: .write, body: body, deadline: .now() + Self.openTimeout,
+                completion: { [weak self] in self?.opened($0) }, isSessions: true))
+    }
+
+    private func opened(_ result: Result<Frame, BanyanError>) {
+        isOpening = false
+        guard !isClosed else { return }
+        switch result {
+        case .success(var frame):
+            switch Outcome(from: &frame.body) {
+            case .done(let id): session.open(id)
+            // A cluster whose members are not all of this version has none.
+            case .failed, nil: sessionlessUntil = .now() + .seconds(1)
+            }
+        case .failure(.refused(let reason)):
+            let requests = unticketed
+            unticketed = []
+            for request in requests { request.completion(.failure(.refused(reason))) }
+        // Nobody answered: those who wait go on waiting, until their time is over.
+        case .failure(let error):
+            for position in unticketed.indices { unticketed[position].wasRefused = error == .noQuorum }
+        }
+        takeUpWrites()
+    }
+
+    /// Ends a request. Its place in the session is free for another.
+    private func complete(_ request: Request, _ result: Result<Frame, BanyanError>) {
+        if let ticket = request.ticket { session.settle(ticket) }
+        request.completion(result)
+        if request.ticket != nil { takeUpWrites() }
+    }
+
+    /// A write that may have been proposed: in a session it can be sent again.
+    private func lostAnswer(to request: Request) {
+        guard request.kind == .write, request.ticket != nil else {
+            request.completion(.failure(request.kind == .write ? .unknownOutcome : .noQuorum))
+            return
+        }
+        var request = request
+        request.mayHaveHappened = true
+        retryLater(request)
+    }
+
+    /// The session is over. A write that was sent once alone did not happen, and gets a place in a new one.
+    private func sessionEnded(for request: Request) {
+        if let ticket = request.ticket, session.isOf(ticket) { session = Session() }
+        guard !request.mayHaveHappened else { return complete(request, .failure(.unknownOutcome)) }
+        var request = request
+        request.ticket = nil
+        send(request)
     }
 
     /// Asks one member after the other who leads, until one knows.
@@ -102,9 +210,21 @@ final class ClientCore {
     }
 
     func close() {
+        if let id = session.id, let leader, let connection = connections[leader] {
+            var body = ByteBuffer()
+            CloseSession.write(to: &body, session: id)
+            lastID += 1
+            // Nobody waits for the answer: a session that stays ends by itself.
+            connection.send(
+                Request(
+                    kind: .write, body: body, deadline: .now() + .seconds(1), completion: { _ in }, isSessions: true),
+                id: lastID)
+            connection.flush()
+        }
         isClosed = true
-        for request in waiting { request.completion(.failure(.unreachable)) }
+        for request in waiting + unticketed { request.completion(.failure(.unreachable)) }
         waiting = []
+        unticketed = []
         for connection in connections.values { connection.close() }
     }
 
@@ -135,11 +255,12 @@ final class ClientCore {
 
     func received(_ frame: Frame, for request: Request) {
         guard frame.kind == .refusal else {
-            request.completion(.success(frame))
-            return
+            let code = frame.body.getInteger(at: frame.body.readerIndex, as: UInt16.self)
+            if request.ticket != nil, code == TreeError.sessionEnded.rawValue { return sessionEnded(for: request) }
+            return complete(request, .success(frame))
         }
         guard let refusal = try? Refusal(frame) else {
-            request.completion(.failure(.protocolViolation("a refusal can't be read")))
+            complete(request, .failure(.protocolViolation("a refusal can't be read")))
             return
         }
         var request = request
@@ -148,21 +269,21 @@ final class ClientCore {
             request.redirects += 1
             leader = refusal.leader.isEmpty ? nil : refusal.leader
             if request.redirects <= Self.redirectsMax { send(request) } else { retryLater(request) }
-        case .noLeader, .busy, .shuttingDown:
+        case .noLeader, .busy, .shuttingDown, .noLease:
             request.wasRefused = true
-            if refusal.code != .busy { forgetLeader() }
+            if refusal.code == .noLeader || refusal.code == .shuttingDown { forgetLeader() }
             retryLater(request)
-        case .deadlinePassed: request.completion(.failure(.noQuorum))
-        case .unknownOutcome: request.completion(.failure(.unknownOutcome))
-        case .transferFailed: request.completion(.failure(.transferFailed))
-        case .unsupported: request.completion(.failure(.unsupported))
-        case .malformed: request.completion(.failure(.protocolViolation("the member can't read the request")))
-        case .corrupt where request.kind == .read && request.redirects < Self.redirectsMax:
+        case .deadlinePassed: complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .noQuorum))
+        case .unknownOutcome: lostAnswer(to: request)
+        case .transferFailed: complete(request, .failure(.transferFailed))
+        case .unsupported: complete(request, .failure(.unsupported))
+        case .malformed: complete(request, .failure(.protocolViolation("the member can't read the request")))
+        case .corrupt where request.isRead && request.redirects < Self.redirectsMax:
             // Another member's copy may be sound.
             request.redirects += 1
             forgetLeader()
             retryLater(request)
-        case .corrupt: request.completion(.failure(.protocolViolation("the member's copy is damaged")))
+        case .corrupt: complete(request, .failure(.protocolViolation("the member's copy is damaged")))
         }
     }
 
@@ -176,14 +297,12 @@ final class ClientCore {
         if connections[connection.address] === connection { connections[connection.address] = nil }
         if leader == connection.address || leader == nil { forgetLeader() }
         for request in unsent { retryLater(request) }
-        for request in sent {
-            if request.kind == .write { request.completion(.failure(.unknownOutcome)) } else { retryLater(request) }
-        }
+        for request in sent { if request.kind == .write { lostAnswer(to: request) } else { retryLater(request) } }
     }
 
     private func retryLater(_ request: Request) {
         guard !isClosed, request.address == nil else {
-            request.completion(.failure(.unreachable))
+            complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .unreachable))
             return
         }
         waiting.append(request)
@@ -205,7 +324,9 @@ final class ClientCore {
     }
 
     private func expire(_ request: Request) {
-        request.completion(.failure(request.wasRefused ? .noQuorum : .unreachable))
+        let error: BanyanError =
+            request.mayHaveHappened ? .unknownOutcome : request.wasRefused ? .noQuorum : .unreachable
+        complete(request, .failure(error))
     }
 
     /// Ends what waits beyond its deadline, on every connection.
@@ -216,19 +337,24 @@ final class ClientCore {
         loop.scheduleTask(in: .milliseconds(50)) {
             let core = this.value
             core.isSweepScheduled = false
-            var isIdle = core.waiting.isEmpty
+            var isIdle = core.waiting.isEmpty && core.unticketed.isEmpty
+            let late = core.unticketed.filter { $0.deadline <= .now() }
+            core.unticketed.removeAll { $0.deadline <= .now() }
+            for request in late { core.expire(request) }
             for connection in Array(core.connections.values) {
                 let (unsent, sent) = connection.takeExpired(at: .now())
                 for request in unsent { core.expire(request) }
                 for request in sent {
-                    request.completion(.failure(request.kind == .write ? .unknownOutcome : .noQuorum))
+                    core.complete(request, .failure(request.kind == .write ? .unknownOutcome : .noQuorum))
                 }
-                let stalled = connection.takeStalledReads(at: .now())
+                let stalled = connection.takeStalled(at: .now())
                 // A member that answers nothing may be stopped or cut off: try another.
                 if !sent.isEmpty || !stalled.isEmpty, core.leader == connection.address || core.leader == nil {
                     core.forgetLeader()
                 }
-                for request in stalled { core.retryLater(request) }
+                for request in stalled {
+                    if request.kind == .write { core.lostAnswer(to: request) } else { core.retryLater(request) }
+                }
                 if connection.isMute(at: .now()) { connection.close() }
                 if !connection.isIdle { isIdle = false }
             }

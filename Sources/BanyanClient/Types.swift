@@ -29,6 +29,27 @@ public enum WriteCondition: Equatable, Sendable {
     case revision(UInt64)
 }
 
+/// What a read may miss.
+public enum Consistency: Equatable, Sendable {
+    /// Nothing that was acknowledged before the read began.
+    case linearizable
+    /// The same, as long as the members' clocks run at about the same rate: the leader answers without asking the others.
+    case lease
+    /// What was acknowledged within `maximumAge` before the read began; without one, anything. Any member answers from
+    /// what it has.
+    case stale(maximumAge: Duration?)
+}
+
+/// A member, as the cluster records it.
+public struct MemberRecord: Equatable, Sendable {
+    public let id: UInt64
+    public let address: String
+    /// A learner receives everything and does not vote.
+    public let isLearner: Bool
+    /// What tells its data directory from every other one.
+    public let incarnation: UInt64
+}
+
 /// Why an operation did not do what it was asked.
 public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The tree refused it; nothing was changed.
@@ -46,6 +67,10 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     case transferFailed
     /// Nothing was changed: a member refuses to talk with this client, for the reason given.
     case refused(String)
+    /// The membership was not changed, for the reason given.
+    case membershipRefused(String)
+    /// The learner lacks too much of the log to vote yet.
+    case notCaughtUp
     /// A member answered what it must not.
     case protocolViolation(String)
 
@@ -73,6 +98,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .transferFailed:
             "the leader could not hand over in its time, and goes on; see 'banyan status' and try again"
         case .refused(let reason): "refused by \(reason)"
+        case .membershipRefused(let reason): reason
+        case .notCaughtUp: "the learner has not caught up yet; try 'banyan member promote' again a little later"
         case .protocolViolation(let reason): "a member broke the protocol: \(reason)"
         }
     }

@@ -14,9 +14,11 @@ package final class DurableTree {
     package private(set) var uncommittedBytes = 0
 
     /// Opens, or creates, the state in the existing directory `path`.
-    package init(path: String) throws(StateError) {
+    ///
+    /// - Parameter knownVersion: the highest cluster version whose commands are executed.
+    package init(path: String, knownVersion: UInt16 = Applied.clusterVersionMax) throws(StateError) {
         environment = try StateEnvironment(path: path)
-        tree = try FileTree(store: LMDBStore(environment))
+        tree = try FileTree(store: LMDBStore(environment), knownVersion: knownVersion)
         durable = tree.applied
     }
 

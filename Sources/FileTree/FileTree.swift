@@ -13,16 +13,29 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     package internal(set) var applied: Applied
     /// Whether `applied` changed since it was last written.
     private var isAppliedWritten = true
+    private var sessions: Sessions
+    /// The highest cluster version whose commands this tree executes.
+    let knownVersion: UInt16
 
     /// The tree that `store` holds; an empty one when it holds nothing.
-    package init(store: consuming Store) throws(StateError) {
+    package init(
+        store: consuming Store, knownVersion: UInt16 = Applied.clusterVersionMax
+    ) throws(StateError) {
         let key = StateKey.applied
-        applied = try store.read(key) { row throws(StateError) in
+        let applied = try store.read(key) { row throws(StateError) in
             guard let row else { return Applied() }
-            return try Applied(row: RowChecksum.verify(key: key.span.bytes, row: row))
+            return try Applied(row: RowChecksum.verify(key: key.span.bytes, row: row), knownVersion: knownVersion)
         }
+        let sessions = try Sessions(rowsOf: store)
+        // Nothing throws from here on.
+        self.applied = applied
+        self.sessions = sessions
+        self.knownVersion = knownVersion
         self.store = store
     }
+
+    /// How many sessions clients have.
+    package var sessionCount: Int { sessions.count }
 
     /// Executes the entry at `index`, the one after the last, and appends a command's answer to `answer`.
     package mutating func apply(
@@ -48,6 +61,13 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
             try writeRow(StateKey.applied, byteCount: Applied.byteCount) { applied.write(to: $0) }
             isAppliedWritten = true
         }
+        for (id, session) in sessions.takeDirty() {
+            if let session {
+                try writeRow(StateKey.session(id), byteCount: session.byteCount) { session.write(to: $0) }
+            } else {
+                try store.delete(StateKey.session(id))
+            }
+        }
         try store.commit()
     }
 
@@ -72,29 +92,68 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         }
         applied.logTime = max(applied.logTime, header.logTime)
         let outcome: Outcome
+        if !header.isWellFormed {
+            outcome = .failed(.malformed, revision: 0)
+        } else if header.sequence > 0 {
+            outcome = try executeOnce(header, &payload)
+        } else {
+            outcome = try execute(header, &payload)
+        }
+        outcome.write(to: &answer)
+    }
+
+    /// A session's write: executed the first time that it comes, and answered alike each time.
+    private mutating func executeOnce(
+        _ header: CommandHeader, _ payload: inout ByteBuffer
+    ) throws(StateError) -> Outcome {
+        let fingerprint = Sessions.fingerprint(payload)
+        switch sessions.admit(header, fingerprint, logTime: applied.logTime, digest: &applied.digest) {
+        case .answered(let outcome): return outcome
+        case .refused(let error): return .failed(error, revision: 0)
+        case .execute:
+            let outcome = try execute(header, &payload)
+            sessions.keep(
+                Sessions.Answer(sequence: header.sequence, fingerprint: fingerprint, outcome: outcome),
+                of: header.session, digest: &applied.digest)
+            return outcome
+        }
+    }
+
+    private mutating func execute(
+        _ header: CommandHeader, _ payload: inout ByteBuffer
+    ) throws(StateError) -> Outcome {
         switch header.operation {
         case .makeDirectory:
-            outcome = try decode(MakeDirectory.init, &payload) { command, tree throws(StateError) in
+            return try decode(MakeDirectory.init, &payload) { command, tree throws(StateError) in
                 try command.execute(on: &tree, header)
             }
         case .put:
-            outcome = try decode(Put.init, &payload) { command, tree throws(StateError) in
+            return try decode(Put.init, &payload) { command, tree throws(StateError) in
                 try command.execute(on: &tree, header)
             }
         case .rename:
-            outcome = try decode(Rename.init, &payload) { command, tree throws(StateError) in
+            return try decode(Rename.init, &payload) { command, tree throws(StateError) in
                 try command.execute(on: &tree, header)
             }
         case .delete:
-            outcome = try decode(Delete.init, &payload) { command, tree throws(StateError) in
+            return try decode(Delete.init, &payload) { command, tree throws(StateError) in
                 try command.execute(on: &tree, header)
             }
         case .reclaim:
-            outcome = try decode(Reclaim.init, &payload) { command, tree throws(StateError) in
+            return try decode(Reclaim.init, &payload) { command, tree throws(StateError) in
                 try command.execute(on: &tree)
             }
+        case .raiseVersion:
+            return try decode(RaiseVersion.init, &payload) { command, tree throws(StateError) in
+                try command.execute(on: &tree)
+            }
+        case .openSession:
+            sessions.open(applied.index, logTime: applied.logTime, digest: &applied.digest)
+            return .done(revision: applied.index)
+        case .closeSession:
+            sessions.close(header.session, digest: &applied.digest)
+            return .done(revision: applied.index)
         }
-        outcome.write(to: &answer)
     }
 
     /// A command that can't be read was wrong when its client sent it: every member refuses it alike.

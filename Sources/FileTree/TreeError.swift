@@ -21,6 +21,14 @@ package enum TreeError: UInt16, Error, Equatable, Sendable, CaseIterable {
     case conditionFailed = 11
     /// Valid, but not served by this version.
     case unsupported = 12
+    /// The session was idle for too long, or never was; its write was not executed now. What was sent before may have been.
+    case sessionEnded = 13
+    /// The client said before that it has the answer to this sequence.
+    case alreadyAnswered = 14
+    /// Another command of the session had this sequence: two clients use one session.
+    case sequenceReused = 15
+    /// The sequence is too far beyond the lowest one that is unanswered.
+    case tooManyUnanswered = 16
 }
 
 /// What must never happen to a member's state. It stops executing; its log is still sound.

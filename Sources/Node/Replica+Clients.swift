@@ -19,7 +19,8 @@ extension Replica {
     }
 
     func handleClient(_ frame: Frame, on connection: FrameConnection) {
-        let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: frame.kind == .read)
+        let isRead = [.read, .leaseRead, .staleRead].contains(frame.kind)
+        let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: isRead)
         let deadline = Clock.now + UInt64(frame.deadlineMilliseconds) * 1_000_000
         guard connection.requestsInFlight < Welcome.requestsInFlightMax else {
             refuse(waiter, .busy, isCounted: false)
@@ -30,15 +31,20 @@ extension Replica {
         case .write:
             if frame.body.readableBytes > FileTreeLimits.commandBytesMax {
                 answer(waiter) { Outcome.failed(.contentTooLarge, revision: 0).write(to: &$0) }
-            } else if let error = CommandHeader.refusal(of: frame.body) {
+            } else if let error = CommandHeader.refusal(
+                of: frame.body, clusterVersion: lastReport.applied.clusterVersion)
+            {
                 answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
             } else {
                 newWrites.append((waiter, frame.body, deadline))
             }
-        case .read:
+        case .read, .leaseRead:
             waitingReads[connection.id, default: []].append(
-                PendingRead(waiter: waiter, query: frame.body, deadline: deadline))
+                PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isLease: frame.kind == .leaseRead))
             admitReads(of: connection)
+        case .staleRead: staleRead(frame, waiter, deadline, on: connection)
+        case .changeMembership: changeMembership(frame, for: waiter)
+        case .listMembers: listMembers(for: waiter)
         case .transferLeadership: transferLeadership(frame, for: waiter)
         case .status:
             connection.requestsInFlight -= 1
@@ -145,6 +151,7 @@ extension Replica {
                 }
             for write in writes { refuse(write.waiter, code) }
             reclaiming = nil
+            raising = nil
             return
         }
         writes.removeAll { write in
@@ -169,8 +176,8 @@ extension Replica {
             record.sealRecord(at: start)
             window.append(record)
             sizes.append(UInt32(record.readableBytes))
-            if write.waiter.connection == Waiter.member.connection {
-                reclaiming = index
+            if write.waiter.isMember {
+                if write.waiter.requestID == Waiter.version.requestID { raising = index } else { reclaiming = index }
             } else {
                 proposed.append((index, write.waiter))
             }
@@ -210,18 +217,54 @@ extension Replica {
 
     func requestNewReads() {
         guard !newReads.isEmpty else { return }
-        lastContext += 1
-        readsByContext[lastContext] = newReads
+        let leases = newReads.filter(\.isLease)
+        let reads = leases.isEmpty ? newReads : newReads.filter { !$0.isLease }
         newReads = []
-        step(.readIndex(context: lastContext))
+        let now = Clock.now
+        if !leases.isEmpty {
+            if core.role == .leader {
+                ask(leases, now) { .leaseRead(context: $0) }
+            } else {
+                for read in leases { refuse(read.waiter, core.leader == nil ? .noLeader : .notLeader) }
+            }
+        }
+        if !reads.isEmpty { ask(reads, now) { .readIndex(context: $0) } }
+    }
+
+    private func ask(_ reads: [PendingRead], _ now: Nanoseconds, _ event: (UInt64) -> Event) {
+        lastContext += 1
+        readsByContext[lastContext] = ReadBatch(reads: reads, askedAt: now)
+        step(event(lastContext), now: now)
+    }
+
+    /// A read of what this member has, if that is new enough. If not, asking for a read index makes it so.
+    private func staleRead(_ frame: Frame, _ waiter: Waiter, _ deadline: Nanoseconds, on connection: FrameConnection) {
+        var query = frame.body
+        guard let age = query.readInteger(as: UInt32.self) else {
+            connection.readsInFlight += 1
+            return refuse(waiter, .malformed)
+        }
+        let now = Clock.now
+        let isFreshEnough =
+            age == 0
+            || fresh.map { now - $0.askedAt <= UInt64(age) * 1_000_000 && $0.index <= dispatched } ?? false
+        guard isFreshEnough else {
+            waitingReads[connection.id, default: []].append(
+                PendingRead(waiter: waiter, query: query, deadline: deadline))
+            return admitReads(of: connection)
+        }
+        connection.readsInFlight += 1
+        stateThread.send(.read(query, waiter))
     }
 
     func resolve(_ state: ReadState) {
-        guard let reads = readsByContext.removeValue(forKey: state.context) else { return }
+        guard let batch = readsByContext.removeValue(forKey: state.context) else { return }
+        let reads = batch.reads
         guard let index = state.index else {
-            for read in reads { refuse(read.waiter, .noLeader) }
+            for read in reads { refuse(read.waiter, read.isLease ? .noLease : .noLeader) }
             return
         }
+        if batch.askedAt > fresh?.askedAt ?? 0 { fresh = (index, batch.askedAt) }
         if index <= dispatched {
             for read in reads { stateThread.send(.read(read.query, read.waiter)) }
         } else {
@@ -239,8 +282,8 @@ extension Replica {
             return true
         }
         for context in readsByContext.keys.sorted() {
-            readsByContext[context]?.removeAll(where: isOver)
-            if readsByContext[context]?.isEmpty == true { readsByContext[context] = nil }
+            readsByContext[context]?.reads.removeAll(where: isOver)
+            if readsByContext[context]?.reads.isEmpty == true { readsByContext[context] = nil }
         }
         for position in readsWaitingToApply.indices { readsWaitingToApply[position].reads.removeAll(where: isOver) }
     }

@@ -7,20 +7,18 @@ import WireProtocol
 
 /// The other members: connections, messages with the records of their entries, and entries that left the memory.
 extension Replica {
-    func connectPeers() {
-        for member in core.configuration.members where member.peer.rawValue != identity.incarnation {
-            guard let address = Address(member.address) else { continue }
-            var lanes: [Lane: PeerLink] = [:]
-            for lane in [Lane.control, .append] {
-                let link = PeerLink(
-                    to: address, on: loop, hello: { [unowned self] in hello(lane) },
-                    onWelcome: { [unowned self] in welcomed($1, $2, by: member, lane) },
-                    onBreak: { [unowned self] in broke(member, lane, $1, wasReady: $2) })
-                lanes[lane] = link
-                link.start()
-            }
-            links[member.peer] = lanes
+    func connect(_ member: Member) {
+        guard let address = Address(member.address) else { return }
+        var lanes: [Lane: PeerLink] = [:]
+        for lane in [Lane.control, .append] {
+            let link = PeerLink(
+                to: address, on: loop, hello: { [unowned self] in hello(lane) },
+                onWelcome: { [unowned self] in welcomed($1, $2, by: member, lane) },
+                onBreak: { [unowned self] in broke(member, lane, $1, wasReady: $2) })
+            lanes[lane] = link
+            link.start()
         }
+        links[member.peer] = lanes
     }
 
     func hello(_ lane: Lane) -> Hello {
@@ -41,11 +39,21 @@ extension Replica {
             connection.close()
             return true
         }
-        // A member that was not reached before its founder went on: the first entry is the same for everyone.
-        if welcome.isBootstrapping, let genesis = identity.genesis {
-            connection.write { buffer in buffer.writeFrame(.genesis) { genesis.write(to: &$0) } }
+        // A member that was not reached before its founder went on: the first entry is the same for everyone. One that
+        // came later gets the configuration that took it in.
+        if welcome.isBootstrapping {
+            let isFounder = identity.genesis?.member(member.peer) != nil
+            let configuration = isFounder ? identity.genesis ?? core.configuration : core.configuration
+            connection.write { buffer in buffer.writeFrame(.genesis) { configuration.write(to: &$0) } }
             connection.flush()
         }
+        knownVersions[member.peer] = UInt16(max(1, welcome.knownVersion))
+        if knownVersions[member.peer] ?? 0 < lastReport.applied.clusterVersion {
+            logger.error(
+                "peer runs a program that does not know the cluster's version; start a newer one",
+                metadata: ["peer": "\(member.id)", "version": "\(lastReport.applied.clusterVersion)"])
+        }
+        raiseVersionIfPossible()
         if lane == .control {
             logger.info("peer connected", metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
         }

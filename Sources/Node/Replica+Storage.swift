@@ -92,6 +92,7 @@ extension Replica {
         }
         lastReport.answers = [:]
         reclaimIfNeeded()
+        raiseVersionIfPossible()
         compactIfDue()
         scheduleTurn()
     }
@@ -103,6 +104,6 @@ extension Replica {
         reclaiming = .max
         var command = ByteBuffer()
         Reclaim().write(to: &command)
-        newWrites.append((.member, command, .max))
+        newWrites.append((.reclaiming, command, .max))
     }
 }

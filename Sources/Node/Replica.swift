@@ -69,7 +69,7 @@ final class Replica {
     /// By connection, those that it has too many answers under way for.
     var waitingReads: [UInt64: Deque<PendingRead>] = [:]
     var newReads: [PendingRead] = []
-    var readsByContext: [UInt64: [PendingRead]] = [:]
+    var readsByContext: [UInt64: ReadBatch] = [:]
     var readsWaitingToApply: Deque<(index: Index, reads: [PendingRead])> = []
     var lastContext: UInt64 = 0
     var isTurnScheduled = false
@@ -79,6 +79,18 @@ final class Replica {
     /// The reclaiming command that was proposed last.
     var reclaiming: Index?
     var isStopped = false
+    /// The command that raises the cluster version.
+    var raising: Index?
+    /// The highest cluster version that this program knows, and those of the peers that are connected.
+    let knownVersion: UInt16
+    var knownVersions: [PeerID: UInt16] = [:]
+    /// Changes of membership that are not committed yet, by the index of their entry.
+    var membershipWaiters: [(index: Index, waiter: Waiter)] = []
+    /// Of the core's log, when its configuration was last acted upon.
+    var configurationChanges: UInt64 = 0
+    var wasMember = false
+    /// The last confirmed read index, and when it was asked for: what bounded stale reads go by.
+    var fresh: (index: Index, askedAt: Nanoseconds)?
     /// When this leadership began, and the state's log time then.
     var leadership: (since: Nanoseconds, logTime: UInt64) = (0, 0)
 
@@ -86,13 +98,21 @@ final class Replica {
         var waiter: Waiter
         var query: ByteBuffer
         var deadline: Nanoseconds
+        var isLease = false
+    }
+
+    /// Reads of one context, and when it was asked for.
+    struct ReadBatch {
+        var reads: [PendingRead]
+        var askedAt: Nanoseconds
     }
 
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
         tail: LogTail, logWriter: LogWriter, stateThread: StateThread, reader: ReaderThread, directory: String,
-        logger: Logger
+        knownVersion: UInt16, logger: Logger
     ) {
+        self.knownVersion = knownVersion
         self.loop = loop
         self.identity = identity
         self.core = core
@@ -110,7 +130,7 @@ final class Replica {
     }
 
     func start() {
-        connectPeers()
+        adoptConfiguration()
         tick()
         scheduleTurn()
     }
@@ -130,6 +150,7 @@ final class Replica {
     func stop() {
         isStopped = true
         abandonProposals(with: .unknownOutcome)
+        for (_, waiter) in membershipWaiters { refuse(waiter, .unknownOutcome) }
         for connection in connections.values { connection.say(Goodbye(.shuttingDown, "this member is shutting down")) }
         for lanes in links.values { for link in lanes.values { link.stop() } }
         for transfer in transfers.values { transfer.end(isInstalled: false) }
@@ -161,27 +182,39 @@ final class Replica {
     func step(_ event: Event, now: Nanoseconds = Clock.now) {
         let (role, term, leader) = (core.role, core.term, core.leader)
         core.step(event, now: now)
-        keepNoOperation()
+        keepOwnEntries()
         settleTransfer()
+        settleMembership()
+        if configurationChanges != core.log.configurationChanges { adoptConfiguration() }
         guard (role, term, leader) != (core.role, core.term, core.leader) else { return }
         if role == .leader, core.role != .leader || core.term != term {
             abandonProposals(with: .unknownOutcome)
+            for (_, waiter) in membershipWaiters { refuse(waiter, .unknownOutcome) }
+            membershipWaiters = []
             for transfer in transfers.values { transfer.end(isInstalled: false) }
         }
         reclaiming = nil
+        raising = nil
         if core.role == .leader, role != .leader { leadership = (Clock.now, lastReport.applied.logTime) }
         let name = core.leader.flatMap { core.configuration.member($0)?.id }.map { "\($0)" } ?? "none"
         logger.info("role", metadata: ["role": "\(core.role.rawValue)", "term": "\(core.term)", "leader": "\(name)"])
     }
 
-    /// A new leader's core begins its term with an entry of its own; its record is made here.
-    func keepNoOperation() {
+    /// A leader's core appends entries of its own: the one that its term begins with, and configurations. Their records are
+    /// made here.
+    func keepOwnEntries() {
         guard core.role == .leader else { return }
         if window.isEmpty { windowFirst = core.log.windowFirst }
         while windowFirst + UInt64(window.count) <= core.log.lastIndex {
             var record = ByteBuffer()
             let index = windowFirst + UInt64(window.count)
-            let start = record.beginRecord(.noOperation, index: index, term: core.term, length: 0)
+            var payload = ByteBuffer()
+            let configuration = core.log.configurations(in: index..<index + 1).first?.configuration
+            configuration?.write(to: &payload)
+            let start = record.beginRecord(
+                configuration == nil ? .noOperation : .configuration, index: index, term: core.term,
+                length: payload.readableBytes)
+            record.writeImmutableBuffer(payload)
             record.sealRecord(at: start)
             window.append(record)
         }

@@ -16,17 +16,25 @@ package struct ServerOptions: Sendable {
     /// The members, as id and address; empty for a cluster of one at `listen`.
     package var cluster: [(id: UInt64, address: Address)]
     package var isBootstrap: Bool
+    /// Wait to be taken into a cluster that runs.
+    package var isJoin: Bool
     /// Nil: the address that the cluster list gives this member.
     package var listen: Address?
     /// How many executed entries the log keeps for members that are a little behind.
     package var logTailMax: UInt64
 
+    /// The highest cluster version that this member claims to know.
+    package var knownVersion: UInt16
+
     package static let defaultLogTail: UInt64 = 50_000
+    package static let newestVersion = Applied.clusterVersionMax
 
     package init(
-        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, listen: Address?,
-        logTailMax: UInt64 = Self.defaultLogTail
+        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, isJoin: Bool = false,
+        listen: Address?, logTailMax: UInt64 = Self.defaultLogTail, knownVersion: UInt16 = Self.newestVersion
     ) {
+        self.isJoin = isJoin
+        self.knownVersion = knownVersion
         self.data = data
         self.id = id
         self.cluster = cluster.sorted { $0.id < $1.id }
@@ -57,6 +65,8 @@ package struct ServerOptions: Sendable {
 package final class Server {
     private enum Phase {
         case waiting(Bootstrap)
+        /// Until a cluster's leader takes this member in.
+        case joining
         /// The state is being opened.
         case starting
         case running(Replica)
@@ -73,6 +83,8 @@ package final class Server {
     private let logger: Logger
     private let fatal: @Sendable (String) -> Void
     private var phase = Phase.ended
+    /// What the log held when this member started; taken once.
+    private var recovered: LogStore.Recovered?
     private var port: (any Channel)?
     private var lastConnection: UInt64 = 0
     private var connections: [UInt64: FrameConnection] = [:]
@@ -92,7 +104,7 @@ package final class Server {
                     "\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
             }
             // A member that was ended while it waited for the others goes on waiting for the same ones.
-            if !options.cluster.isEmpty, options.isBootstrap || stored.genesis == nil,
+            if !options.cluster.isEmpty, options.isBootstrap || options.isJoin || stored.genesis == nil,
                 options.clusterText != stored.founders
             {
                 throw StartError(
@@ -107,10 +119,14 @@ package final class Server {
                 let listen = options.listen ?? Address(Self.defaultAddress)
                 options.id = options.id ?? 1
                 if let id = options.id, let listen { options.cluster = [(id, listen)] }
-            } else if options.cluster.count > 1, !options.isBootstrap {
+            } else if options.cluster.count > 1, !options.isBootstrap, !options.isJoin {
                 throw StartError(
-                    "\(options.data): is empty. For the first start of a new cluster add --bootstrap on every member; "
-                        + "a member that lost its directory can't come back under its old name")
+                    "\(options.data): is empty. For the first start of a new cluster add --bootstrap on every member; to "
+                        + "join one that runs, or to come back with an empty directory, add --join and run 'banyan member "
+                        + "add' or 'banyan member replace'")
+            }
+            if options.isJoin, options.cluster.count < 2 {
+                throw StartError("--join needs --cluster with a member of the cluster to join, and this one")
             }
             guard let id = options.id else {
                 throw StartError("say which member this is: --id ID, one of the ids of --cluster")
@@ -119,11 +135,16 @@ package final class Server {
                 throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
             }
             identity = Identity(
-                memberID: id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText)
+                memberID: id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText,
+                isJoining: options.isJoin)
             try directory.store.save(identity)
         }
         let memberID = identity.memberID
-        let recorded = identity.genesis?.members.first { $0.id == memberID }.flatMap { Address($0.address) }
+        if identity.genesis != nil {
+            do { recovered = try directory.store.recover() } catch { throw StartError("\(options.data): \(error)") }
+        }
+        let configuration = recovered?.log.configuration ?? identity.genesis
+        let recorded = configuration?.member(PeerID(identity.incarnation)).flatMap { Address($0.address) }
         let configured = recorded ?? options.cluster.first { $0.id == memberID }?.address
         guard let address = options.listen ?? configured else {
             throw StartError("say where to listen: --listen HOST:PORT")
@@ -149,6 +170,13 @@ package final class Server {
         port = channel
         if identity.genesis != nil {
             try run()
+        } else if identity.isJoining {
+            phase = .joining
+            logger.notice(
+                "waiting to be taken in",
+                metadata: [
+                    "run": "banyan member add \(identity.memberID) \(address) (or: member replace \(identity.memberID))"
+                ])
         } else if options.cluster.count == 1 {
             try found(members: [(identity.memberID, identity.incarnation)])
         } else {
@@ -185,11 +213,22 @@ package final class Server {
         try run()
     }
 
+    /// A running cluster's leader has taken this member in.
+    private func takeIn(_ configuration: Configuration) throws {
+        try directory.store.join(identity, configuration)
+        identity.genesis = configuration
+        logger.info(
+            "taken in",
+            metadata: ["cluster": "\(String(configuration.clusterID, radix: 16))", "members": "\(configuration.text)"])
+        try run()
+    }
+
     private func run() throws {
         phase = .starting
         let started = Clock.now
         let store = directory.store
-        let recovered = try store.recover()
+        let recovered = try recovered ?? store.recover()
+        self.recovered = nil
         let number = recovered.row.stateNumber
         let statePath = try directory.prepareState(number)
         let this = NIOLoopBound(self, eventLoop: loop)
@@ -201,7 +240,7 @@ package final class Server {
         )
         let opened = loop.makePromise(of: StateReport.self)
         let stateThread = StateThread(
-            path: statePath, log: store,
+            path: statePath, log: store, knownVersion: options.knownVersion,
             opened: { opened.succeed(StateReport(applied: $0, durableIndex: $0.index, environment: $1)) },
             report: { report in loop.execute { this.value.replica?.reported(report) } },
             failed: { error in
@@ -232,7 +271,7 @@ package final class Server {
             tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), logWriter: logWriter,
             stateThread: stateThread,
             reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
-            directory: directory.path, logger: logger)
+            directory: directory.path, knownVersion: options.knownVersion, logger: logger)
         logger.info(
             "recovered",
             metadata: [
@@ -274,7 +313,7 @@ package final class Server {
         case .waiting(let bootstrap):
             bootstrap.stop()
             return {}
-        case .starting, .ended:
+        case .joining, .starting, .ended:
             return {}
         }
     }
@@ -330,9 +369,15 @@ package final class Server {
                 genesis.text == options.clusterText
             else { throw ProtocolError.malformedBody(.genesis) }
             try join(genesis)
+        case (.peer, .joining) where frame.kind == .genesis:
+            var body = frame.body
+            guard let configuration = Configuration(from: &body), configuration.clusterID == hello.clusterID,
+                configuration.member(PeerID(identity.incarnation))?.id == identity.memberID
+            else { throw ProtocolError.malformedBody(.genesis) }
+            try takeIn(configuration)
         // Every lane of every member brings the first entry, until this member's hello says that it has it.
         case (.peer, .running) where frame.kind == .genesis: break
-        case (.peer, .waiting), (.peer, .starting), (.peer, .ended): break
+        case (.peer, .waiting), (.peer, .joining), (.peer, .starting), (.peer, .ended): break
         case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
         }
     }
@@ -358,13 +403,24 @@ package final class Server {
             incarnation: identity.incarnation, contentBytesMax: UInt32(FileTreeLimits.contentBytesMax),
             members: identity.genesis?.text ?? options.clusterText)
         welcome.isBootstrapping = identity.genesis == nil
+        welcome.knownVersion = UInt8(clamping: options.knownVersion)
         connection.write { welcome.write(to: &$0) }
         connection.flush()
     }
 
-    /// Who may speak as a peer: a recorded incarnation of this cluster; while this member waits for its cluster, whoever
-    /// was given the same list.
+    /// Who may speak as a peer: a directory of this cluster; while this member waits for its cluster, whoever was given the
+    /// same list, and while it waits to be taken in, a cluster's member.
+    ///
+    /// A directory that this member's configuration does not name may still be a member's: of a configuration that this
+    /// one has yet to hear of, perhaps its leader's (section 6 of the paper). The leader alone knows better.
     private func check(_ hello: Hello) throws {
+        if case .joining = phase {
+            guard hello.clusterID != 0 else {
+                throw Goodbye(
+                    .differentMembers, "member \(identity.memberID) waits to be taken in by a running cluster")
+            }
+            return
+        }
         guard let genesis = identity.genesis else {
             guard hello.members == options.clusterText else {
                 throw Goodbye(
@@ -377,12 +433,16 @@ package final class Server {
         guard hello.clusterID == genesis.clusterID || (hello.clusterID == 0 && hello.isBootstrapping) else {
             throw Goodbye(.wrongCluster, "member \(identity.memberID) belongs to another cluster")
         }
-        let recorded = (replica?.core.configuration ?? genesis).members.first { $0.id == hello.memberID }
-        guard let recorded, recorded.peer.rawValue == hello.incarnation else {
+        let configuration = replica?.core.configuration ?? genesis
+        if configuration.peers.contains(PeerID(hello.incarnation)) { return }
+        let isKnown = configuration.members.contains { $0.id == hello.memberID }
+        if hello.isBootstrapping || replica?.core.role == .leader {
             throw Goodbye(
                 .unknownIncarnation,
-                "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
-                    + "under its old name")
+                isKnown
+                    ? "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
+                        + "under its old name; start it with --join, and run 'banyan member replace \(hello.memberID)'"
+                    : "member \(hello.memberID) does not belong to the cluster, or not any more")
         }
     }
 }

@@ -11,8 +11,10 @@ struct Waiter: Sendable {
     var requestID: UInt64
     var isRead = false
 
-    /// Nobody: the member itself proposed it.
-    static let member = Waiter(connection: 0, requestID: 0)
+    /// Nobody: the member itself proposed the reclaiming of a directory, or a new cluster version.
+    static let reclaiming = Waiter(connection: 0, requestID: 0)
+    static let version = Waiter(connection: 0, requestID: 1)
+    var isMember: Bool { connection == 0 }
 }
 
 /// What the state thread tells the loop after each batch.
@@ -60,14 +62,15 @@ final class StateThread: Sendable {
     ///   - opened: called once with what was applied before, before any report.
     ///   - failed: the state is damaged or its disk failed; nothing more is executed.
     init(
-        path: String, log: LogStore, opened: @escaping @Sendable (Applied, StateEnvironment) -> Void,
+        path: String, log: LogStore, knownVersion: UInt16,
+        opened: @escaping @Sendable (Applied, StateEnvironment) -> Void,
         report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
     ) {
         thread = OwnedThread(name: "state") {
             let executor: Executor
             do throws(StateError) {
                 executor = Executor(
-                    tree: try DurableTree(path: path), log: log)
+                    tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion)
             } catch {
                 failed(error)
                 return (handle: { _ in }, finish: {})
@@ -98,14 +101,16 @@ final class StateThread: Sendable {
 private final class Executor {
     private(set) var tree: DurableTree
     private let log: LogStore
+    private let knownVersion: UInt16
     var isBroken = false
     private var lastCommit = Clock.now
     private var report: StateReport
     private var answerBytes = 0
 
-    init(tree: DurableTree, log: LogStore) {
+    init(tree: DurableTree, log: LogStore, knownVersion: UInt16) {
         self.tree = tree
         self.log = log
+        self.knownVersion = knownVersion
         report = StateReport(
             applied: tree.applied, durableIndex: tree.durable.index, environment: tree.environment)
     }
@@ -124,7 +129,7 @@ private final class Executor {
             case .read(let query, let waiter): try read(query, for: waiter)
             case .commitIfDue: break
             // The old tree's open transaction aborts with it: nothing of it counts any more.
-            case .replace(let path): tree = try DurableTree(path: path)
+            case .replace(let path): tree = try DurableTree(path: path, knownVersion: knownVersion)
             }
             try commitIfDue()
             if answerBytes >= Self.answerBytesMax { flush(send) }

@@ -17,8 +17,12 @@ package enum LogError: Error, Equatable, Sendable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .store(let code): LMDBError(code: code).description
-        case .unreadableHardState: "the hard state can't be read: treat this directory as wiped"
-        case .corruptEntry(let index): "log entry \(index) is damaged or missing: this member must be repaired"
+        case .unreadableHardState:
+            "the hard state can't be read: this member can't vote any more; move the directory away, start an empty one "
+                + "with --join, and run 'banyan member replace'"
+        case .corruptEntry(let index):
+            "log entry \(index) is damaged or missing, and may have been acknowledged: this member votes no more; move the "
+                + "directory away, start an empty one with --join, and run 'banyan member replace'"
         case .unknownFormat: "the log was written in a format that this version does not know"
         }
     }
@@ -30,10 +34,16 @@ package struct Identity: Equatable, Sendable {
     package var incarnation: UInt64
     /// The list of members that the directory was first started with, in their written form.
     package var founders: String
-    /// The first entry's configuration; nil before the cluster was made.
+    /// Whether the directory waits, or waited, to be taken into a cluster that runs.
+    package var isJoining: Bool
+    /// The configuration in which the directory became a member's: the first entry's of a new cluster, or the one that
+    /// took it in. Nil before.
     package var genesis: Configuration?
 
-    package init(memberID: UInt64, incarnation: UInt64, founders: String, genesis: Configuration? = nil) {
+    package init(
+        memberID: UInt64, incarnation: UInt64, founders: String, isJoining: Bool = false, genesis: Configuration? = nil
+    ) {
+        self.isJoining = isJoining
         self.memberID = memberID
         self.incarnation = incarnation
         self.founders = founders
@@ -46,15 +56,15 @@ package struct Identity: Equatable, Sendable {
 /// Database `entries`: key group (2, zero) and index (8), value an entry's record, exactly as it travels. Database
 /// `meta`, each value followed by a CRC32 of key and value:
 ///
-///     'identity'   format (2): 2, member id (8), incarnation (8), the list of members at the first start (length 2,
-///                  bytes), then the genesis configuration or nothing
+///     'identity'   format (2): 3, member id (8), incarnation (8), 1 if it joined a running cluster else 0 (1), the list
+///                  of members at the first start (length 2, bytes), then the genesis configuration or nothing
 ///     'hard'       term (8), vote: 1 if given (1), vote (8), commit index (8),
 ///                  compacted index (8), compacted term (8), number of the state's directory (8)
 ///     'base'       the configuration at the compacted index
 // Sendable: the environment is; every other property is immutable.
 package final class LogStore: Sendable {
     package static let mapBytes = 1 << 40
-    private static let format: UInt16 = 2
+    private static let format: UInt16 = 3
 
     let environment: Environment
     let entries: Database
@@ -74,10 +84,13 @@ package final class LogStore: Sendable {
     /// Nil in a new directory.
     package func identity() throws(LogError) -> Identity? {
         guard var row = try readMeta("identity") else { return nil }
-        guard let (format, id, incarnation) = row.readMultipleIntegers(as: (UInt16, UInt64, UInt64).self),
+        guard
+            let (format, id, incarnation, joining) = row.readMultipleIntegers(
+                as: (UInt16, UInt64, UInt64, UInt8).self),
             format == Self.format, let founders = row.readText()
         else { throw .unknownFormat }
-        var identity = Identity(memberID: id, incarnation: incarnation, founders: founders)
+        var identity = Identity(
+            memberID: id, incarnation: incarnation, founders: founders, isJoining: joining != 0)
         if row.readableBytes > 0 {
             guard let genesis = Configuration(from: &row) else { throw .unknownFormat }
             identity.genesis = genesis
@@ -114,9 +127,27 @@ package final class LogStore: Sendable {
         } catch { throw .store(error.code) }
     }
 
+    /// Makes the directory a member's of a cluster that runs already. Its log is empty: everything comes from the others.
+    ///
+    /// - Parameter configuration: in which the member was taken in; in force until the log brings another.
+    package func join(_ identity: Identity, _ configuration: Configuration) throws(LogError) {
+        var identity = identity
+        identity.genesis = configuration
+        var base = ByteBuffer()
+        configuration.write(to: &base)
+        do {
+            var transaction = try environment.beginWrite()
+            try write(identity, &transaction)
+            try write(HardStateRow(hardState: HardState()), &transaction)
+            try writeMeta("base", base, &transaction)
+            try transaction.commit()
+        } catch { throw .store(error.code) }
+    }
+
     private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {
         var row = ByteBuffer()
-        row.writeMultipleIntegers(Self.format, identity.memberID, identity.incarnation)
+        row.writeMultipleIntegers(
+            Self.format, identity.memberID, identity.incarnation, UInt8(identity.isJoining ? 1 : 0))
         row.writeText(identity.founders)
         identity.genesis?.write(to: &row)
         try writeMeta("identity", row, &transaction)

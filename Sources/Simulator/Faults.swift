@@ -13,6 +13,8 @@ struct FaultPlan {
     var meanTimes: [Fault: Nanoseconds]
     /// Parts in a thousand by which a member's clock may run fast or slow.
     var driftPermille: Int
+    /// How often a new leader is asked for a change of membership at once.
+    var changesWithLeaderPermille: Int
 
     init(using generator: inout SeededGenerator) {
         lossPermille = [0, 0, 10, 50, 200][Int.random(in: 0..<5, using: &generator)]
@@ -23,9 +25,19 @@ struct FaultPlan {
         diskDelay = 50_000...sync * 1_000_000
         driftPermille = [0, 10, 100][Int.random(in: 0..<3, using: &generator)]
         meanTimes = [:]
-        for fault in Fault.allCases where Int.random(in: 0..<3, using: &generator) > 0 {
+        for fault in Fault.allCases where fault.isTimed && Int.random(in: 0..<3, using: &generator) > 0 {
             meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &generator)) * 1_000_000
         }
+        changesWithLeaderPermille = [0, 100, 500][Int.random(in: 0..<3, using: &generator)]
+    }
+
+    /// Leaves out kinds of faults, as the shrinking of a failing run tries.
+    mutating func leaveOut(_ kinds: Set<Fault>) {
+        for kind in kinds { meanTimes[kind] = nil }
+        if kinds.contains(.loss) { lossPermille = 0 }
+        if kinds.contains(.duplication) { duplicationPermille = 0 }
+        if kinds.contains(.drift) { driftPermille = 0 }
+        if kinds.contains(.membership) { changesWithLeaderPermille = 0 }
     }
 }
 
@@ -45,6 +57,20 @@ package enum Fault: String, CaseIterable, Sendable {
     case isolatedLeader = "isolated-leader"
     /// A member's disk takes twenty times as long.
     case slowDisk = "slow-disk"
-    /// No fault, but a change at a bad moment: the leader is asked to hand over.
+    /// A member's disk has no room: its process ends, and nothing of what was under way is there.
+    case fullDisk = "full-disk"
+    /// A sync fails: nobody knows what reached the disk, and the process ends.
+    case failedSync = "failed-sync"
+    /// A bit of the log flips on a disk, or one of a snapshot on its way.
+    case flippedBit = "flipped-bit"
+    /// A voter's disk is lost for good, and the member is replaced by one with another directory.
+    case wipe
+    /// No faults, but changes at a bad moment: the leader is asked to hand over, or members come, go, and vote.
     case transfer
+    case membership
+    /// Kinds that do not begin at a moment: messages are lost or come twice, clocks run fast or slow.
+    case loss, duplication, drift
+
+    /// Whether it begins at a moment.
+    var isTimed: Bool { ![.loss, .duplication, .drift].contains(self) }
 }

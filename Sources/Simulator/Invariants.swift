@@ -41,6 +41,9 @@ struct Invariants {
 
     init(members: Int) { seen = Array(repeating: Seen(), count: members) }
 
+    /// Makes room for one more member.
+    mutating func add() { seen.append(Seen()) }
+
     private func check(_ holds: Bool, _ invariant: String, _ detail: @autoclosure () -> String) throws(Violation) {
         if !holds { throw Violation(invariant: invariant, detail: detail()) }
     }
@@ -62,6 +65,10 @@ struct Invariants {
                 before.role != .leader || before.term != core.term || core.log.lastIndex >= before.lastIndex,
                 "leader append-only", "member \(member + 1) shortened its log")
         }
+        try check(
+            core.log.configurationIndex <= core.log.lastIndex, "the configuration in force stands in the log",
+            "member \(member + 1) goes by that of \(core.log.configurationIndex), and its log ends at \(core.log.lastIndex)"
+        )
         if core.commit > before.commit { try committed(core, from: before.commit + 1, member: member) }
         seen[member].term = core.term
         seen[member].vote = core.vote
@@ -103,7 +110,15 @@ struct Invariants {
 
     // MARK: a member's log, state and disk
 
-    mutating func appended(_ entry: SimulatedEntry, after previousTerm: Term) throws(Violation) {
+    mutating func appended(
+        _ entry: SimulatedEntry, after previousTerm: Term, replacing old: Configuration?
+    ) throws(Violation) {
+        if let new = entry.configuration, let old {
+            try check(
+                Self.majoritiesOverlap(old, new), "majorities overlap",
+                "entry \(entry.header.index): voters \(old.voters) and \(old.outgoingVoters), then \(new.voters) and "
+                    + "\(new.outgoingVoters)")
+        }
         let position = Position(index: entry.header.index, term: entry.header.term)
         let content = Content(previousTerm: previousTerm, payload: entry.payload)
         guard let known = contents[position] else {
@@ -114,7 +129,20 @@ struct Invariants {
             known == content, "log matching", "two entries \(position.index) of term \(position.term), or before it")
     }
 
-    mutating func applied(_ index: Index, _ digest: StateDigest, member: Int) throws(Violation) {
+    /// Whether no majority of one can decide beside a majority of the other.
+    private static func majoritiesOverlap(_ old: Configuration, _ new: Configuration) -> Bool {
+        if new.isJoint { return !old.isJoint && new.outgoingVoters == old.voters }
+        if old.isJoint { return new.voters == old.voters }
+        let moved = old.voters.count { !new.voters.contains($0) } + new.voters.count { !old.voters.contains($0) }
+        return moved <= 1
+    }
+
+    mutating func applied(_ index: Index, _ state: Applied, member: Int, now: Nanoseconds) throws(Violation) {
+        let digest = state.digest
+        // Every member's clock began at one second, and runs at most a tenth too fast.
+        try check(
+            state.logTime <= now / 1_000_000 / 4 * 5 + 1000, "log time is time of leadership",
+            "member \(member + 1): \(state.logTime) ms of leadership")
         try check(
             index <= UInt64(committed.count), "only what is committed is executed", "member \(member + 1): \(index)")
         if index <= UInt64(digests.count) {
@@ -136,6 +164,9 @@ struct Invariants {
                 || (match <= disk.lastIndex
                     && (core.log.term(at: match) ?? disk.term(at: match)) == disk.term(at: match))
             try check(
+                message.term < core.term || (disk.pendingTruncation ?? .max) > match, "acknowledged stays durable",
+                "member \(member + 1) acknowledges \(match), and a write under way takes it away")
+            try check(
                 isKept || message.term < core.term, "acknowledged is durable",
                 "member \(member + 1) acknowledges \(match), and its disk ends at \(disk.lastIndex)")
         case .voteResponse(true):
@@ -147,11 +178,16 @@ struct Invariants {
         }
     }
 
-    /// A client's write is answered: a majority's disks must have it.
-    func acknowledged(_ index: Index, term: Term, disks: [SimulatedDisk]) throws(Violation) {
-        let holders = disks.count { $0.compactedIndex >= index || $0.term(at: index) == term }
+    /// A client's write is answered: the disks of a majority must have it.
+    ///
+    /// - Parameter configurations: those in force at the entry, and where it was answered: a majority of either will do.
+    func acknowledged(
+        _ index: Index, term: Term, members: [SimulatedMember], _ configurations: [Configuration]
+    ) throws(Violation) {
+        let holders = members.filter { $0.disk.compactedIndex >= index || $0.disk.term(at: index) == term }.map(\.id)
         try check(
-            holders > disks.count / 2, "acknowledged on a majority", "entry \(index) is on \(holders) disks alone")
+            configurations.contains { $0.isQuorum { holders.contains($0) } }, "acknowledged on a majority",
+            "entry \(index) is on the disks of \(holders) alone")
     }
 
     /// What a member finds on its disk when it starts again.

@@ -8,6 +8,17 @@ struct SimulatedClient {
     /// The operation that it is about, in the history.
     var operation: Int?
     var tries = 0
+    /// Its session, and whether it uses one at all.
+    var session: UInt64?
+    var usesSession = true
+    /// Whether the request under way opens a session, for the operation that follows.
+    var isOpening = false
+    /// The sequence of the operation, and the next one's.
+    var sequence: UInt64?
+    var nextSequence: UInt64 = 1
+    /// The write was sent before, and may have happened.
+    var mayHaveHappened = false
+    var isLease = false
     /// The member that it believes to lead.
     var leader: Int?
     /// What it last saw of each file.

@@ -6,6 +6,8 @@ import Raft
 struct SimulatedEntry {
     var header: EntryHeader
     var payload: ByteBuffer
+    /// What the payload of a configuration's entry says.
+    var configuration: Configuration?
 }
 
 /// A member's disk: what a power cut would leave, and what is on its way there.
@@ -15,7 +17,7 @@ struct SimulatedEntry {
 struct SimulatedDisk {
     private enum Pending {
         case write(Write, entries: [SimulatedEntry], state: MemoryStore?, commit: Index)
-        case compaction(index: Index, term: Term)
+        case compaction(SnapshotMetadata)
     }
 
     private(set) var hardState: HardState
@@ -23,15 +25,46 @@ struct SimulatedDisk {
     private(set) var entries: [SimulatedEntry]
     private(set) var compactedIndex: Index = 0
     private(set) var compactedTerm: Term = 0
+    /// The configuration in force there.
+    private(set) var base: Configuration
+    /// Entries whose bits flipped: their checksums show it to whoever reads them.
+    private(set) var damaged: Set<Index> = []
     /// The state at its last commit.
     var state = MemoryStore()
     private var pending: [Pending] = []
     /// The commit index that the core had when it handed out the last write that is durable.
     private(set) var commitWhenSaved: Index = 1
 
-    init(genesis: SimulatedEntry) {
+    /// A founder's, after the first entry of a new cluster was stored.
+    init(genesis: SimulatedEntry, _ configuration: Configuration) {
         hardState = HardState(term: 1, vote: nil, commit: 1)
         entries = [genesis]
+        base = configuration
+    }
+
+    /// A newcomer's: everything comes from the others.
+    init(joining configuration: Configuration) {
+        hardState = HardState()
+        entries = []
+        base = configuration
+        commitWhenSaved = 0
+    }
+
+    /// The configurations that a log starts again from.
+    var configurations: [IndexedConfiguration] {
+        let later = entries.compactMap { entry in
+            entry.configuration.map { IndexedConfiguration(index: entry.header.index, configuration: $0) }
+        }
+        return [IndexedConfiguration(index: compactedIndex, configuration: base)] + later
+    }
+
+    mutating func damage(_ index: Index) { damaged.insert(index) }
+
+    /// The lowest index that a write under way takes entries away from.
+    var pendingTruncation: Index? {
+        pending.compactMap { pending in
+            if case .write(let write, _, _, _) = pending, write.truncates { write.entries.lowerBound } else { nil }
+        }.min()
     }
 
     var lastIndex: Index { entries.last?.header.index ?? compactedIndex }
@@ -46,9 +79,7 @@ struct SimulatedDisk {
         pending.append(.write(write, entries: entries, state: state, commit: commit))
     }
 
-    mutating func enqueueCompaction(index: Index, term: Term) {
-        pending.append(.compaction(index: index, term: term))
-    }
+    mutating func enqueueCompaction(_ metadata: SnapshotMetadata) { pending.append(.compaction(metadata)) }
 
     /// Makes everything through the write of this number durable.
     mutating func complete(through number: UInt64, mutant: Mutant?) {
@@ -60,7 +91,7 @@ struct SimulatedDisk {
 
     private mutating func completeFirst(_ mutant: Mutant?) {
         switch pending.removeFirst() {
-        case .compaction(let index, let term): compact(through: index, term: term)
+        case .compaction(let metadata): compact(behind: metadata)
         case .write(let write, let new, let newState, let commit):
             commitWhenSaved = commit
             if let snapshot = write.snapshot, let newState {
@@ -69,24 +100,29 @@ struct SimulatedDisk {
                 } else {
                     entries.removeAll()
                 }
-                (compactedIndex, compactedTerm) = (snapshot.index, snapshot.term)
+                (compactedIndex, compactedTerm, base) = (snapshot.index, snapshot.term, snapshot.configuration)
                 state = newState
+                damaged.removeAll()
             }
-            if write.truncates { entries.removeAll { $0.header.index >= write.entries.lowerBound } }
+            if write.truncates {
+                entries.removeAll { $0.header.index >= write.entries.lowerBound }
+                damaged = damaged.filter { $0 < write.entries.lowerBound }
+            }
             entries += new
             hardState = write.hardState
         }
     }
 
-    private mutating func compact(through index: Index, term: Term) {
-        guard index > compactedIndex else { return }
-        entries.removeFirst(min(entries.count, Int(index - compactedIndex)))
-        (compactedIndex, compactedTerm) = (index, term)
+    private mutating func compact(behind metadata: SnapshotMetadata) {
+        guard metadata.index > compactedIndex else { return }
+        entries.removeFirst(min(entries.count, Int(metadata.index - compactedIndex)))
+        (compactedIndex, compactedTerm, base) = (metadata.index, metadata.term, metadata.configuration)
+        damaged = damaged.filter { $0 > metadata.index }
     }
 
-    /// The power goes.
-    mutating func crash(mutant: Mutant?, using generator: inout SeededGenerator) {
-        for _ in 0..<Int.random(in: 0...pending.count, using: &generator) { completeFirst(mutant) }
+    /// The power goes. `isFull`: there was no room for what was under way.
+    mutating func crash(mutant: Mutant?, isFull: Bool, using generator: inout SeededGenerator) {
+        if !isFull { for _ in 0..<Int.random(in: 0...pending.count, using: &generator) { completeFirst(mutant) } }
         pending = []
     }
 }

@@ -19,6 +19,8 @@ final class SimulatedMember {
         var entriesToRead: [EntriesRequest] = []
         var snapshots: [PeerID] = []
         var answers: [(waiter: Waiter, answer: Answer)] = []
+        /// Rare branches that were taken.
+        var branches: [Branch] = []
     }
 
     /// A message with what travels beside the core.
@@ -34,6 +36,8 @@ final class SimulatedMember {
         /// Nothing was proposed.
         case refused
         case unknown
+        /// A read by lease found none.
+        case noLease
     }
 
     private final class State {
@@ -52,15 +56,22 @@ final class SimulatedMember {
     private var held: [HeldMessage] = []
     private var completedWrite: UInt64 = 0
     private var waiters: [Index: Waiter] = [:]
-    private var reads: [UInt64: (waiter: Waiter, query: ByteBuffer)] = [:]
+    private var reads: [UInt64: (waiter: Waiter, query: ByteBuffer, isLease: Bool)] = [:]
     private var waitingReads: [(index: Index, waiter: Waiter, query: ByteBuffer)] = []
     private var lastContext: UInt64
     private var receivedState: MemoryStore?
     /// Grows with each life of the process: what was meant for an earlier one is lost.
     private(set) var life = 0
     private(set) var executed: Index = 0
+    /// When this leadership began, and the state's log time then.
+    private var leadership: (since: Nanoseconds, logTime: UInt64) = (0, 0)
+    /// By how much this member's wall clock is ahead of its other one.
+    private let wallClockOffset: UInt64
+    /// The index of this leader's command that brings sessions into force.
+    private var raising: Index?
 
-    init(position: Int, disk: SimulatedDisk, mutant: Mutant?) {
+    init(position: Int, disk: SimulatedDisk, wallClockOffset: UInt64, mutant: Mutant?) {
+        self.wallClockOffset = wallClockOffset
         self.position = position
         id = PeerID(UInt64(position + 1))
         self.disk = disk
@@ -71,18 +82,38 @@ final class SimulatedMember {
     var isRunning: Bool { core != nil }
     var durableIndex: Index { (try? State(disk.state))?.tree.applied.index ?? 0 }
     var digest: StateDigest? { state?.tree.applied.digest }
+    var logTime: UInt64 { state?.tree.applied.logTime ?? 0 }
+
+    /// A member whose disk lost what it had acknowledged can't take part any more: it has to be replaced.
+    private(set) var isLost = false
+
+    /// The disk is wiped, or rotten where it can't be read any more.
+    func lose() {
+        isLost = true
+        core = nil
+        state = nil
+        life += 1
+    }
+
+    /// The fault of a wiped voter that goes on under its old name.
+    func forget(_ disk: SimulatedDisk) { self.disk = disk }
 
     // MARK: life and death
 
     func start(
-        _ configuration: Configuration, seed: UInt64, now: Nanoseconds, _ invariants: inout Invariants
+        seed: UInt64, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
+        // A record with a wrong checksum may have been acknowledged: this member says so, and votes no more.
+        if !disk.damaged.isEmpty {
+            isLost = true
+            return Requests()
+        }
         let state = try State(disk.state)
         let applied = state.tree.applied.index
         try invariants.found(state: applied, disk: disk, member: position)
         let view = LogView(
             compactedIndex: disk.compactedIndex, compactedTerm: disk.compactedTerm, entries: disk.entries.map(\.header),
-            configurations: [IndexedConfiguration(index: disk.compactedIndex, configuration: configuration)])
+            configurations: disk.configurations)
         var core = RaftCore(
             id: id, hardState: disk.hardState, log: view, applied: applied, seed: seed, now: now, mutant: mutant)
         invariants.restarted(core, state: applied, disk: disk, member: position)
@@ -91,6 +122,7 @@ final class SimulatedMember {
         log = disk.entries
         life += 1
         (held, completedWrite, isSwitching) = ([], 0, false)
+        raising = nil
         let output = core.takeOutput()
         self.core = core
         var requests = Requests()
@@ -98,8 +130,10 @@ final class SimulatedMember {
         return requests
     }
 
-    func crash(using generator: inout SeededGenerator) {
-        disk.crash(mutant: mutant, using: &generator)
+    /// - Parameter isFull: the disk had no room for what was under way.
+    func crash(isFull: Bool = false, using generator: inout SeededGenerator) {
+        if mutant == .appliedOutsideTransaction, let state, !isSwitching { disk.state = state.tree.tornCommit }
+        disk.crash(mutant: mutant, isFull: isFull, using: &generator)
         core = nil
         state = nil
         log = []
@@ -141,26 +175,30 @@ final class SimulatedMember {
             try state.tree.apply(
                 index: index, term: entry.header.term, kind: entry.header.kind, payload: entry.payload, answer: &answer)
             executed = index
-            try invariants.applied(index, state.tree.applied.digest, member: position)
+            try invariants.applied(index, state.tree.applied, member: position, now: now)
             if let waiter = waiters.removeValue(forKey: index) {
                 requests.answers.append((waiter, .result(answer, index: index, term: entry.header.term)))
             }
         }
         let more = try step(.applied(executed), now: now, &invariants)
-        requests.answers += more.answers
-        requests.messages = more.messages
-        requests.writes = more.writes
-        requests.executions = more.executions
-        requests.entriesToRead = more.entriesToRead
-        requests.snapshots = more.snapshots
+        requests.merge(more)
         try answerReads(&requests)
+        if let core, core.role == .leader, state.tree.applied.clusterVersion < 2, core.applied >= raising ?? 0 {
+            var command = ByteBuffer()
+            RaiseVersion(to: 2).write(to: &command)
+            try propose(command, for: nil, now: now, &requests, &invariants)
+            raising = self.core?.log.lastIndex
+        }
         return requests
     }
 
     func entriesRead(
         _ request: EntriesRequest, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
-        let found = log.filter { $0.header.index >= request.first && $0.header.index <= request.last }
+        let sound = disk.damaged.filter { $0 >= request.first }.min() ?? .max
+        let found = log.filter {
+            $0.header.index >= request.first && $0.header.index <= request.last && $0.header.index < sound
+        }
         return try step(
             .entriesRead(peer: request.peer, entries: found.map(\.header)), now: now, &invariants)
     }
@@ -171,18 +209,31 @@ final class SimulatedMember {
         try step(.snapshotEnded(peer: peer, installed: installed), now: now, &invariants)
     }
 
+    /// Changes the membership, if it can be changed now.
+    func change(
+        _ changes: [MembershipChange], now: Nanoseconds, _ invariants: inout Invariants
+    ) throws -> (refusal: MembershipRefusal?, requests: Requests) {
+        let requests = try step(.tick, now: now, &invariants)
+        guard let core else { return (.notLeader, requests) }
+        if let refusal = core.membershipRefusal(of: changes) { return (refusal, requests) }
+        var all = try step(.changeMembership(changes), now: now, &invariants)
+        all.merge(requests)
+        return (nil, all)
+    }
+
     func transferLeadership(now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
         try step(.transferLeadership(to: nil), now: now, &invariants)
     }
 
     /// The state's last commit, as a snapshot for a peer.
-    func snapshot(for peer: PeerID, _ configuration: Configuration) throws -> Envelope? {
+    func snapshot(for peer: PeerID) throws -> Envelope? {
         guard let core, core.role == .leader else { return nil }
         let applied = try State(disk.state).tree.applied
-        let metadata = SnapshotMetadata(index: applied.index, term: applied.term, configuration: configuration)
+        let metadata = SnapshotMetadata(
+            index: applied.index, term: applied.term, configuration: core.log.configuration(at: applied.index))
         return Envelope(
             message: Message(from: id, to: peer, term: core.term, body: .installSnapshot(metadata)),
-            snapshot: disk.state)
+            snapshot: mutant == .sessionsNotInSnapshot ? disk.state.withoutSessions : disk.state)
     }
 
     /// The state's environment commits, and the log is compacted behind it, but for a tail.
@@ -196,7 +247,10 @@ final class SimulatedMember {
         guard point > tail, point - tail > core.log.compactedIndex else { return Requests() }
         let requests = try step(.compact(through: point - tail), now: now, &invariants)
         if let log = self.core?.log {
-            disk.enqueueCompaction(index: log.compactedIndex, term: log.compactedTerm)
+            disk.enqueueCompaction(
+                SnapshotMetadata(
+                    index: log.compactedIndex, term: log.compactedTerm,
+                    configuration: log.configuration(at: log.compactedIndex)))
             self.log.removeAll { $0.header.index <= log.compactedIndex }
         }
         return requests
@@ -210,31 +264,49 @@ final class SimulatedMember {
         _ command: ByteBuffer, for waiter: Waiter, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
         var requests = try step(.tick, now: now, &invariants)
-        guard var core else { return requests }
+        guard let core, let state else { return requests }
         if let refusal = core.proposalRefusal() {
             switch refusal {
             case .busy: requests.answers.append((waiter, .refused))
             case .notLeader(let leader): requests.answers.append((waiter, .notLeader(leader)))
             }
-            return requests
+        } else if let error = CommandHeader.refusal(of: command, clusterVersion: state.tree.applied.clusterVersion) {
+            var answer = ByteBuffer()
+            Outcome.failed(error, revision: 0).write(to: &answer)
+            requests.answers.append((waiter, .result(answer, index: 0, term: 0)))
+        } else {
+            try propose(command, for: waiter, now: now, &requests, &invariants)
         }
-        let index = core.log.lastIndex + 1
-        waiters[index] = waiter
-        core.step(.propose(sizes: [UInt32(command.readableBytes + 28)]), now: now)
-        let header = EntryHeader(
-            index: index, term: core.term, kind: .command, size: UInt32(command.readableBytes + 28))
-        self.core = core
-        try keep([SimulatedEntry(header: header, payload: command)], &invariants)
-        try finishStep(&requests, &invariants)
         return requests
     }
 
+    private func propose(
+        _ command: ByteBuffer, for waiter: Waiter?, now: Nanoseconds, _ requests: inout Requests,
+        _ invariants: inout Invariants
+    ) throws {
+        guard var core, core.proposalRefusal() == nil else { return }
+        var command = command
+        let logTime =
+            mutant == .logTimeFromWallClock
+            ? now / 1_000_000 + wallClockOffset : leadership.logTime + (now - leadership.since) / 1_000_000
+        CommandHeader.stamp(&command, at: command.readerIndex, logTime: logTime, wallTime: 0)
+        let index = core.log.lastIndex + 1
+        waiters[index] = waiter
+        let size = UInt32(command.readableBytes + 28)
+        core.step(.propose(sizes: [size]), now: now)
+        let header = EntryHeader(index: index, term: core.term, kind: .command, size: size)
+        self.core = core
+        try keep([SimulatedEntry(header: header, payload: command)], &invariants)
+        try finishStep(&requests, &invariants)
+    }
+
     func read(
-        _ query: ByteBuffer, for waiter: Waiter, now: Nanoseconds, _ invariants: inout Invariants
+        _ query: ByteBuffer, isLease: Bool, for waiter: Waiter, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
         lastContext += 1
-        reads[lastContext] = (waiter, query)
-        return try step(.readIndex(context: lastContext), now: now, &invariants)
+        let context = mutant == .contextReused ? UInt64(waiter.client) : lastContext
+        reads[context] = (waiter, query, isLease)
+        return try step(isLease ? .leaseRead(context: context) : .readIndex(context: context), now: now, &invariants)
     }
 
     // MARK: a step
@@ -245,10 +317,22 @@ final class SimulatedMember {
     ) throws -> Requests {
         var requests = Requests()
         guard core != nil else { return requests }
-        let (role, term) = (core?.role, core?.term)
+        let (role, term, changes) = (core?.role, core?.term, core?.log.configurationChanges)
+        let lastIndex = core?.log.lastIndex ?? 0
         core?.step(event, now: now)
+        if let core, core.log.lastIndex < lastIndex { requests.branches.append(.truncation) }
+        if let changes, let after = core?.log, after.configurationChanges > changes,
+            after.configurationIndex <= lastIndex,
+            after.lastIndex >= after.configurationIndex, role != .leader, receivedState == nil
+        {
+            requests.branches.append(.configurationUndone)
+        }
         try then(&invariants)
-        try keepNoOperation(&invariants)
+        if role != .leader, core?.role == .leader { leadership = (now, state?.tree.applied.logTime ?? 0) }
+        try keepOwnEntries(&invariants)
+        if let core, changes != core.log.configurationChanges, core.configuration.isJoint {
+            requests.branches.append(.joint)
+        }
         if role == .leader, core?.role != .leader || core?.term != term {
             for index in waiters.keys.sorted() {
                 if let waiter = waiters[index] { requests.answers.append((waiter, .unknown)) }
@@ -264,12 +348,16 @@ final class SimulatedMember {
         if let output = core?.takeOutput() { try perform(output, &requests, &invariants) }
     }
 
-    private func keepNoOperation(_ invariants: inout Invariants) throws {
+    private func keepOwnEntries(_ invariants: inout Invariants) throws {
         guard let core, core.role == .leader else { return }
         while (log.last?.header.index ?? core.log.compactedIndex) < core.log.lastIndex {
             let index = (log.last?.header.index ?? core.log.compactedIndex) + 1
-            let header = EntryHeader(index: index, term: core.term, kind: .noOperation, size: 0)
-            try keep([SimulatedEntry(header: header, payload: ByteBuffer())], &invariants)
+            let configuration = core.log.configurations(in: index..<index + 1).first?.configuration
+            let header = EntryHeader(
+                index: index, term: core.term, kind: configuration == nil ? .noOperation : .configuration, size: 0)
+            // What the state keeps of it need only tell one from another.
+            let payload = configuration.map { ByteBuffer(string: "\($0)") } ?? ByteBuffer()
+            try keep([SimulatedEntry(header: header, payload: payload, configuration: configuration)], &invariants)
         }
     }
 
@@ -278,8 +366,9 @@ final class SimulatedMember {
         while let last = log.last, last.header.index >= first { log.removeLast() }
         for entry in entries {
             let previous = log.last?.header.term ?? core.log.term(at: entry.header.index - 1) ?? 0
+            let old = entry.configuration == nil ? nil : log.last { $0.configuration != nil }?.configuration
             log.append(entry)
-            try invariants.appended(entry, after: previous)
+            try invariants.appended(entry, after: previous, replacing: old)
         }
     }
 
@@ -295,15 +384,17 @@ final class SimulatedMember {
         try releaseHeld(&requests, &invariants)
         if let range = output.apply { requests.executions.append(range) }
         for state in output.readStates {
-            guard let (waiter, query) = reads.removeValue(forKey: state.context) else { continue }
+            guard let (waiter, query, isLease) = reads.removeValue(forKey: state.context) else { continue }
+            if isLease { requests.branches.append(state.index == nil ? .leaseRefused : .leaseRead) }
             if let index = state.index {
                 waitingReads.append((index, waiter, query))
             } else {
-                requests.answers.append((waiter, .refused))
+                requests.answers.append((waiter, isLease ? .noLease : .refused))
             }
         }
         try answerReads(&requests)
         requests.entriesToRead += output.entriesToRead
+        if !output.entriesToRead.isEmpty { requests.branches.append(.readFromDisk) }
         requests.snapshots += output.snapshotsToSend
     }
 
@@ -311,6 +402,7 @@ final class SimulatedMember {
         var write = write
         if mutant == .commitNotSaved { write.hardState.commit = disk.hardState.commit }
         if let snapshot = write.snapshot, let received = receivedState {
+            requests.branches.append(write.keepsTail ? .tailKept : .tailDropped)
             log = write.keepsTail ? log.filter { $0.header.index > snapshot.index } : []
             state = try State(received)
             executed = snapshot.index
@@ -346,6 +438,8 @@ final class SimulatedMember {
 
     private func isReleasedEarly(_ message: Message) -> Bool {
         switch message.body {
+        case .appendResponse(.accepted(let match)) where mutant == .completionByIndexAndTerm:
+            core.map { $0.log.term(at: match) != nil && $0.log.term(at: match) == disk.term(at: match) } ?? false
         case .appendResponse: mutant == .acknowledgedBeforeSync
         case .vote, .voteResponse: mutant == .voteNotSaved
         default: false
@@ -365,5 +459,18 @@ final class SimulatedMember {
             requests.answers.append((read.waiter, .result(answer, index: 0, term: 0)))
         }
         waitingReads = rest
+    }
+}
+
+extension SimulatedMember.Requests {
+    /// Adds what an earlier step wanted.
+    mutating func merge(_ other: SimulatedMember.Requests) {
+        messages = other.messages + messages
+        writes = other.writes + writes
+        executions = other.executions + executions
+        entriesToRead = other.entriesToRead + entriesToRead
+        snapshots = other.snapshots + snapshots
+        answers = other.answers + answers
+        branches = other.branches + branches
     }
 }

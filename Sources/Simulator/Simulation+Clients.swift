@@ -1,3 +1,4 @@
+import FileTree
 import NIOCore
 import Raft
 
@@ -26,6 +27,13 @@ extension Simulation {
         }
         clients[client].operation = history.count
         clients[client].tries = 0
+        clients[client].sequence = nil
+        clients[client].mayHaveHappened = false
+        clients[client].isLease = Int.random(in: 0..<3, using: &generator) == 0
+        // One of them is of the old kind.
+        clients[client].usesSession = client > 0
+        // A session that is over, or never was: its writes are refused, and the client opens another.
+        if clients[client].session != nil, Int.random(in: 0..<40, using: &generator) == 0 { clients[client].session = 1 }
         history.append(Operation(client: client, file: file, kind: kind, invoked: time))
         ask(client)
     }
@@ -36,6 +44,14 @@ extension Simulation {
         lastRequest += 1
         clients[client].request = lastRequest
         clients[client].tries += 1
+        let isWrite = clients[client].operation.map { history[$0].kind != .get } ?? false
+        if isWrite, clients[client].usesSession, clients[client].sequence == nil {
+            clients[client].isOpening = clients[client].session == nil
+            if clients[client].session != nil {
+                clients[client].sequence = clients[client].nextSequence
+                clients[client].nextSequence += 1
+            }
+        }
         if !isLost() { schedule(.request(member, client: client, id: lastRequest), in: random(plan.delay)) }
         schedule(.timeout(client: client, id: lastRequest), in: random(300_000_000...2_000_000_000))
     }
@@ -51,9 +67,19 @@ extension Simulation {
         let asked = history[operation]
         if asked.kind == .get {
             let query = SimulatedClient.query(asked)
-            try perform(member, members[member].read(query, for: waiter, now: now, &invariants))
+            try perform(
+                member,
+                members[member].read(query, isLease: clients[client].isLease, for: waiter, now: now, &invariants))
+        } else if clients[client].isOpening {
+            var command = ByteBuffer()
+            OpenSession.write(to: &command)
+            try perform(member, members[member].write(command, for: waiter, now: now, &invariants))
         } else {
-            let command = SimulatedClient.command(asked, known: clients[client].known[asked.file])
+            var command = SimulatedClient.command(asked, known: clients[client].known[asked.file])
+            if let session = clients[client].session, let sequence = clients[client].sequence {
+                // It has one operation under way at a time: all before it are answered, or given up.
+                CommandHeader.enroll(&command, session: session, sequence: sequence, lowestUnanswered: sequence)
+            }
             try perform(member, members[member].write(command, for: waiter, now: now, &invariants))
         }
     }
@@ -61,7 +87,15 @@ extension Simulation {
     func received(_ answer: SimulatedMember.Answer, by client: Int, id: Int) {
         guard clients[client].request == id, let operation = clients[client].operation else { return }
         switch answer {
+        case .result(let bytes, _, _) where clients[client].isOpening:
+            opened(client, bytes)
+        case .result(let bytes, _, _) where clients[client].sequence != nil && Self.isSessionEnded(bytes):
+            note(.sessionEnded)
+            clients[client].session = nil
+            clients[client].sequence = nil
+            if clients[client].mayHaveHappened { finish(client) } else { ask(client) }
         case .result(let bytes, _, _):
+            if clients[client].mayHaveHappened { note(.repeated) }
             let (outcome, known) = SimulatedClient.outcome(of: history[operation], bytes)
             clients[client].known[history[operation].file] = known
             history[operation].returned = time
@@ -69,7 +103,10 @@ extension Simulation {
             finish(client)
         case .unknown:
             clients[client].leader = nil
-            finish(client)
+            lostAnswer(client)
+        case .noLease:
+            clients[client].isLease = false
+            retry(client)
         case .notLeader(let leader):
             clients[client].leader = leader.map { position(of: $0) }
             retry(client)
@@ -83,6 +120,7 @@ extension Simulation {
     private func retry(_ client: Int) {
         guard let operation = clients[client].operation else { return }
         if clients[client].tries < 20 { return ask(client) }
+        if clients[client].mayHaveHappened { return finish(client) }
         // It never happened, and so says nothing.
         history[operation].kind = .get
         finish(client)
@@ -91,12 +129,38 @@ extension Simulation {
     func timedOut(_ client: Int, id: Int) {
         guard clients[client].request == id else { return }
         clients[client].leader = nil
-        finish(client)
+        lostAnswer(client)
+    }
+
+    private static func isSessionEnded(_ answer: ByteBuffer) -> Bool {
+        answer.getInteger(at: answer.readerIndex, as: UInt16.self) == TreeError.sessionEnded.rawValue
+    }
+
+    private func opened(_ client: Int, _ answer: ByteBuffer) {
+        var answer = answer
+        clients[client].isOpening = false
+        if case .done(let session)? = Outcome(from: &answer) {
+            clients[client].session = session
+            clients[client].nextSequence = 1
+        } else {
+            // The cluster's version has no sessions yet.
+            clients[client].usesSession = false
+        }
+        ask(client)
+    }
+
+    /// A write of a session is sent again, a few times; any other's outcome is unknown.
+    private func lostAnswer(_ client: Int) {
+        let isEnrolled = clients[client].sequence != nil || clients[client].isOpening
+        guard isEnrolled, clients[client].tries < 8 else { return finish(client) }
+        if clients[client].sequence != nil { clients[client].mayHaveHappened = true }
+        ask(client)
     }
 
     private func finish(_ client: Int) {
         clients[client].request = nil
         clients[client].operation = nil
+        clients[client].isOpening = false
         schedule(.act(client: client), in: random(1_000_000...100_000_000))
     }
 }

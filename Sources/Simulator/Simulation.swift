@@ -16,6 +16,8 @@ package final class Simulation {
         package var steps = 10_000
         package var members = 3
         package var mutant: Mutant?
+        /// Kinds of faults that are left out.
+        package var without: Set<Fault> = []
         /// Whether a line is kept for each thing that happens.
         package var isTraced = false
 
@@ -29,8 +31,10 @@ package final class Simulation {
         package var operations = 0
         /// Files whose history was too long a puzzle for the checker.
         package var undecided = 0
-        /// How often each kind of fault began.
+        /// How often each kind of fault began; of those that do not begin at a moment, in how many runs there were some.
         package var faults: [Fault: Int] = [:]
+        package var branches: [Branch: Int] = [:]
+        package var history: [Operation] = []
         package var elections = 0
         package var snapshots = 0
         /// The invariant that did not hold, and how that showed.
@@ -70,8 +74,11 @@ package final class Simulation {
     private let options: Options
     var generator: SeededGenerator
     var plan: FaultPlan
-    private let configuration: Configuration
-    var members: [SimulatedMember]
+    let configuration: Configuration
+    let genesis: SimulatedEntry
+    let founders: Int
+    var mutant: Mutant? { options.mutant }
+    var members: [SimulatedMember] = []
     var invariants: Invariants
     private var queue = Heap<Event>()
     private var lastNumber: UInt64 = 0
@@ -79,17 +86,17 @@ package final class Simulation {
     private var report: Report
 
     // Faults under way.
-    private var isCut: [[Bool]]
-    private var pausedUntil: [Nanoseconds]
+    var isCut: [[Bool]] = []
+    var pausedUntil: [Nanoseconds] = []
     /// What waits for a member that stands still, in order.
-    private var deferred: [[Happening]]
-    private var isDiskSlow: [Bool]
-    private var drift: [Int]
+    private var deferred: [[Happening]] = []
+    var isDiskSlow: [Bool] = []
+    private var drift: [Int] = []
     /// The write that each member's disk is syncing, with all before it, and the last that waits: group commit.
-    private var syncing: [UInt64?]
-    private var waitingWrite: [UInt64?]
+    var syncing: [UInt64?] = []
+    private var waitingWrite: [UInt64?] = []
     /// When each state thread has done what it was given.
-    private var stateFreeAt: [Nanoseconds]
+    private var stateFreeAt: [Nanoseconds] = []
     private var isCalm = false
 
     // Clients.
@@ -102,30 +109,51 @@ package final class Simulation {
         self.options = options
         var generator = SeededGenerator(seed: options.seed)
         plan = FaultPlan(using: &generator)
-        let count = options.members
+        plan.leaveOut(options.without)
+        founders = options.members
         configuration = Configuration(
             clusterID: 1,
-            members: (1...count).map { Member(id: UInt64($0), peer: PeerID(UInt64($0)), address: "\($0)") })
-        let genesis = SimulatedEntry(
+            members: (1...founders).map { Member(id: UInt64($0), peer: PeerID(UInt64($0)), address: "\($0)") })
+        genesis = SimulatedEntry(
             header: EntryHeader(index: 1, term: 1, kind: .configuration, size: 40),
-            payload: ByteBuffer(string: "genesis"))
-        members = (0..<count).map {
-            SimulatedMember(position: $0, disk: SimulatedDisk(genesis: genesis), mutant: options.mutant)
-        }
-        invariants = Invariants(members: count)
-        isCut = Array(repeating: Array(repeating: false, count: count), count: count)
-        pausedUntil = Array(repeating: 0, count: count)
-        deferred = Array(repeating: [], count: count)
-        isDiskSlow = Array(repeating: false, count: count)
-        let range = -plan.driftPermille...plan.driftPermille
-        drift = (0..<count).map { _ in Int.random(in: range, using: &generator) }
-        syncing = Array(repeating: nil, count: count)
-        waitingWrite = Array(repeating: nil, count: count)
-        stateFreeAt = Array(repeating: 0, count: count)
+            payload: ByteBuffer(string: "\(configuration)"), configuration: configuration)
+        invariants = Invariants(members: 0)
         clients = (0..<Self.clientCount).map { _ in SimulatedClient() }
         report = Report(seed: options.seed)
         self.generator = generator
+        for _ in 0..<founders { add(SimulatedDisk(genesis: genesis, configuration)) }
+        for kind in Fault.allCases where !kind.isTimed {
+            let isThere =
+                switch kind {
+                case .loss: plan.lossPermille > 0
+                case .duplication: plan.duplicationPermille > 0
+                default: plan.driftPermille > 0
+                }
+            if isThere { note(kind) }
+        }
     }
+
+    /// Adds a member with this disk, which does not run yet.
+    func add(_ disk: SimulatedDisk) {
+        let position = members.count
+        members.append(
+            SimulatedMember(
+                position: position, disk: disk,
+                wallClockOffset: UInt64.random(in: 0...100_000_000, using: &generator), mutant: options.mutant))
+        invariants.add()
+        for other in isCut.indices { isCut[other].append(false) }
+        isCut.append(Array(repeating: false, count: position + 1))
+        pausedUntil.append(0)
+        deferred.append([])
+        isDiskSlow.append(false)
+        drift.append(Int.random(in: -plan.driftPermille...plan.driftPermille, using: &generator))
+        syncing.append(nil)
+        waitingWrite.append(nil)
+        stateFreeAt.append(0)
+    }
+
+    func note(_ fault: Fault) { report.faults[fault, default: 0] += 1 }
+    func note(_ branch: Branch) { report.branches[branch, default: 0] += 1 }
 
     /// Runs to the end or to the first violation.
     package func run() -> Report {
@@ -149,6 +177,7 @@ package final class Simulation {
         }
         report.simulated = time
         report.operations = history.count
+        report.history = history
         return report
     }
 
@@ -172,7 +201,7 @@ package final class Simulation {
 
     private func happens(permille: Int) -> Bool { Int.random(in: 0..<1000, using: &generator) < permille }
 
-    private func trace(_ line: @autoclosure () -> String) {
+    func trace(_ line: @autoclosure () -> String) {
         guard options.isTraced else { return }
         let microseconds = String(time / 1000)
         report.trace.append(
@@ -228,7 +257,7 @@ package final class Simulation {
             try begin(fault)
             scheduleFault(fault)
         case .resume(let member): if pausedUntil[member] <= time { try resume(member) }
-        case .restart(let member): if !members[member].isRunning { try start(member) }
+        case .restart(let member): if !members[member].isRunning, !members[member].isLost { try start(member) }
         case .heal(let from, let to): isCut[from][to] = false
         case .quickenDisk(let member): isDiskSlow[member] = false
         }
@@ -260,7 +289,11 @@ package final class Simulation {
 
     private func start(_ member: Int) throws {
         let seed = generator.next()
-        let requests = try members[member].start(configuration, seed: seed, now: clock(of: member), &invariants)
+        let requests = try members[member].start(seed: seed, now: clock(of: member), &invariants)
+        guard members[member].isRunning else {
+            trace("\(member + 1) can't start: its log is damaged")
+            return
+        }
         trace("\(member + 1) starts, term \(members[member].core?.term ?? 0)")
         let life = members[member].life
         (syncing[member], waitingWrite[member]) = (nil, nil)
@@ -276,7 +309,8 @@ package final class Simulation {
         let before = (members[to].core?.role, members[to].core?.term)
         trace("\(from + 1) > \(to + 1)  \(envelope.message.term)  \(envelope.message.body.summary)")
         let requests = try members[to].receive(envelope, now: clock(of: to), &invariants)
-        noteRole(of: to, before)
+        try noteRole(of: to, before)
+        if case .timeoutNow = envelope.message.body, members[to].core?.role == .candidate { note(.handedOver) }
         if case .installSnapshot(let snapshot) = envelope.message.body, members[from].isRunning {
             report.snapshots += 1
             schedule(
@@ -286,15 +320,21 @@ package final class Simulation {
         try perform(to, requests)
     }
 
-    private func noteRole(of member: Int, _ before: (role: Role?, term: Term?)) {
+    private func noteRole(of member: Int, _ before: (role: Role?, term: Term?)) throws {
         guard let core = members[member].core, before.role != core.role || before.term != core.term else { return }
-        if core.role == .leader, before.role != .leader { report.elections += 1 }
         trace("\(member + 1) is \(core.role.rawValue) in term \(core.term)")
+        guard core.role == .leader, before.role != .leader else { return }
+        report.elections += 1
+        if !isCalm, happens(permille: plan.changesWithLeaderPermille) {
+            let calls = Int.random(in: 1...3, using: &generator)
+            for _ in 0..<calls { try changeMembership(by: member) }
+        }
     }
 
     /// Lets what a member wants come to pass, each thing in its time.
     func perform(_ member: Int, _ requests: SimulatedMember.Requests) throws {
         let life = members[member].life
+        for branch in requests.branches { note(branch) }
         if let last = requests.writes.last { waitingWrite[member] = last }
         if syncing[member] == nil, let write = waitingWrite[member] {
             (syncing[member], waitingWrite[member]) = (write, nil)
@@ -312,7 +352,10 @@ package final class Simulation {
         for peer in requests.snapshots { try sendSnapshot(from: member, to: peer) }
         for (waiter, answer) in requests.answers {
             if case .result(_, let index, let term) = answer, index > 0 {
-                try invariants.acknowledged(index, term: term, disks: members.map(\.disk))
+                let log = members[member].core?.log
+                try invariants.acknowledged(
+                    index, term: term, members: members,
+                    [log?.configuration(at: index), log?.configuration].compactMap { $0 })
             }
             guard !isLost() else { continue }
             schedule(.answer(client: waiter.client, id: waiter.request, answer), in: random(plan.delay))
@@ -331,7 +374,10 @@ package final class Simulation {
 
     private func sendSnapshot(from member: Int, to peer: PeerID) throws {
         let life = members[member].life
-        guard let envelope = try members[member].snapshot(for: peer, configuration), !isLost(),
+        // A snapshot with a flipped bit is refused by whoever receives it.
+        let isDamaged = !isCalm && plan.meanTimes[.flippedBit] != nil && happens(permille: 100)
+        if isDamaged { note(.flippedBit) }
+        guard let envelope = try members[member].snapshot(for: peer), !isLost(), !isDamaged,
             !isCut[member][position(of: peer)], members[position(of: peer)].isRunning
         else {
             schedule(.snapshotEnded(member, life: life, peer, installed: nil), in: 500_000_000)
@@ -342,91 +388,58 @@ package final class Simulation {
         schedule(.snapshotEnded(member, life: life, peer, installed: nil), in: 5_000_000_000)
     }
 
-    // MARK: faults
-
-    private func scheduleFault(_ fault: Fault) {
-        guard let mean = plan.meanTimes[fault] else { return }
-        schedule(.fault(fault), in: random(mean / 4...mean * 2))
-    }
-
-    private func begin(_ fault: Fault) throws {
-        report.faults[fault, default: 0] += 1
-        let member = Int.random(in: members.indices, using: &generator)
-        let length = random(20_000_000...2_000_000_000)
-        switch fault {
-        case .crash: crash(member, for: length)
-        case .powerCut: for member in members.indices { crash(member, for: random(0...500_000_000)) }
-        case .pause:
-            trace("\(member + 1) stands still")
-            pausedUntil[member] = max(pausedUntil[member], time + length)
-            schedule(.resume(member), at: pausedUntil[member])
-        case .oneWayCut:
-            let other = (member + 1 + Int.random(in: 0..<members.count - 1, using: &generator)) % members.count
-            trace("\(member + 1) > \(other + 1) is cut")
-            isCut[member][other] = true
-            schedule(.heal(from: member, to: other), in: length)
-        case .isolation: isolate(member, for: length)
-        case .isolatedLeader:
-            if let leader = members.firstIndex(where: { $0.core?.role == .leader }) { isolate(leader, for: length) }
-        case .transfer:
-            guard let leader = members.firstIndex(where: { $0.core?.role == .leader }), pausedUntil[leader] <= time
-            else { return }
-            trace("\(leader + 1) is asked to hand over")
-            try perform(leader, members[leader].transferLeadership(now: clock(of: leader), &invariants))
-        case .slowDisk:
-            trace("\(member + 1)'s disk is slow")
-            isDiskSlow[member] = true
-            schedule(.quickenDisk(member), in: length)
-        }
-    }
-
-    private func crash(_ member: Int, for length: Nanoseconds) {
-        guard members[member].isRunning else { return }
-        trace("\(member + 1) crashes")
-        members[member].crash(using: &generator)
-        schedule(.restart(member), in: length)
-    }
-
-    private func isolate(_ member: Int, for length: Nanoseconds) {
-        trace("\(member + 1) is cut off")
-        for other in members.indices where other != member {
-            isCut[member][other] = true
-            isCut[other][member] = true
-            schedule(.heal(from: member, to: other), in: length)
-            schedule(.heal(from: other, to: member), in: length)
-        }
-    }
-
     // MARK: the second phase
 
-    /// Faults stop, and the cluster must serve a write and agree within simulated time.
+    /// Faults stop around a majority, which must serve writes; then they stop for all, who must agree. Each within
+    /// simulated time.
     private func settle() throws {
         isCalm = true
         trace("all faults end")
         plan.delay = 100_000...2_000_000
         plan.diskDelay = 50_000...2_000_000
+        // Those that stay away are a minority of each configuration that a log holds, and no disk of theirs is needed.
+        var away =
+            Int.random(in: 0..<2, using: &generator) == 0 ? members.firstIndex { !$0.isRunning && !$0.isLost } : nil
+        if let absent = away {
+            let isEnough = members.allSatisfy { member in
+                member.disk.configurations.allSatisfy { known in
+                    known.configuration.isQuorum { $0 != members[absent].id && !members[position(of: $0)].isLost }
+                }
+            }
+            if !isEnough { away = nil }
+        }
         for member in members.indices {
             pausedUntil[member] = time
             try resume(member)
             isDiskSlow[member] = false
             for other in members.indices { isCut[member][other] = false }
-            if !members[member].isRunning { try start(member) }
+            if !members[member].isRunning, !members[member].isLost, member != away { try start(member) }
         }
         let acknowledged = history.count { $0.outcome == .done }
         try run(for: 30_000_000_000, "progress after the faults", "no write was acknowledged within 30 s") {
             history.count { $0.outcome == .done } > acknowledged + 3
         }
         isOver = true
+        if let away, !members[away].isRunning { try start(away) }
         try run(for: 30_000_000_000, "agreement after the faults", "the members did not reach the same state in 30 s") {
-            let indexes = members.map(\.executed)
-            guard clients.allSatisfy({ $0.request == nil }), Set(indexes).count == 1,
-                members.allSatisfy({ $0.core?.log.lastIndex == indexes[0] })
-            else { return false }
-            return true
+            let present = self.present
+            guard !present.isEmpty, let index = present.first?.executed else { return false }
+            return clients.allSatisfy { $0.request == nil }
+                && present.allSatisfy { $0.executed == index && $0.core?.log.lastIndex == index }
         }
-        guard Set(members.map(\.digest?.description)).count == 1 else {
+        guard Set(present.map { $0.digest?.description ?? "" }).count == 1 else {
             throw Invariants.Violation(invariant: "agreement after the faults", detail: "digests differ at the end")
         }
+    }
+
+    /// The members of the newest leader's configuration that can take part.
+    private var present: [SimulatedMember] {
+        let leaders = members.filter { $0.core?.role == .leader }
+        guard let configuration = leaders.max(by: { $0.core?.term ?? 0 < $1.core?.term ?? 0 })?.core?.configuration
+        else {
+            return []
+        }
+        return members.filter { !$0.isLost && configuration.peers.contains($0.id) }
     }
 
     var isOver = false

@@ -21,6 +21,14 @@ package struct Frame: Equatable, Sendable {
         case status = 18
         /// Hand leadership over to a member.
         case transferLeadership = 19
+        /// A read by lease; the body is a query.
+        case leaseRead = 20
+        /// A read of what this member has: the greatest age in milliseconds (4; 0: any), and a query.
+        case staleRead = 21
+        /// See `MembershipRequest`.
+        case changeMembership = 22
+        /// Who the members are; the answer is a configuration.
+        case listMembers = 23
 
         case result = 32
         case refusal = 33

@@ -78,7 +78,7 @@ package struct Hello: Equatable, Sendable {
 /// The answer to a hello.
 ///
 ///     0   2  the version that is spoken from now on       2  1  as in the hello: 1 = waits for its cluster
-///     3   1  zero
+///     3   1  the highest cluster version that the sender knows
 ///     4   8  cluster id     12  8  member id     20  8  incarnation
 ///     28  4  the longest body of a frame, in bytes
 ///     32  4  the longest content of a file in one write
@@ -93,6 +93,8 @@ package struct Welcome: Equatable, Sendable {
     package var clusterID: UInt64
     package var memberID: UInt64
     package var incarnation: UInt64
+    /// The highest cluster version whose commands the sender can execute.
+    package var knownVersion: UInt8 = 1
     package var contentBytesMax: UInt32
     package var members: String
 
@@ -106,7 +108,7 @@ package struct Welcome: Equatable, Sendable {
 
     package func write(to buffer: inout ByteBuffer) {
         buffer.writeFrame(.welcome) { body in
-            body.writeMultipleIntegers(version, UInt8(isBootstrapping ? 1 : 0), UInt8(0))
+            body.writeMultipleIntegers(version, UInt8(isBootstrapping ? 1 : 0), knownVersion)
             body.writeMultipleIntegers(clusterID, memberID, incarnation)
             body.writeMultipleIntegers(UInt32(Frame.bodyBytesMax), contentBytesMax, Self.requestsInFlightMax)
             body.writeText(members)
@@ -116,7 +118,7 @@ package struct Welcome: Equatable, Sendable {
     package init(_ frame: Frame) throws(ProtocolError) {
         var body = frame.body
         guard frame.kind == .welcome,
-            let (version, flag, _) = body.readMultipleIntegers(as: (UInt16, UInt8, UInt8).self),
+            let (version, flag, known) = body.readMultipleIntegers(as: (UInt16, UInt8, UInt8).self),
             let (cluster, member, incarnation) = body.readMultipleIntegers(as: (UInt64, UInt64, UInt64).self),
             let (_, content, _) = body.readMultipleIntegers(as: (UInt32, UInt32, UInt32).self),
             let members = body.readText()
@@ -125,6 +127,7 @@ package struct Welcome: Equatable, Sendable {
             clusterID: cluster, memberID: member, incarnation: incarnation, contentBytesMax: content, members: members)
         self.version = version
         isBootstrapping = flag != 0
+        knownVersion = known
     }
 }
 

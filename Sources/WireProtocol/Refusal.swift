@@ -23,6 +23,8 @@ package struct Refusal: Error, Equatable, Sendable {
         case shuttingDown = 9
         /// The leader could not hand over within its time, and goes on leading.
         case transferFailed = 10
+        /// This leader holds no lease now: it is new, hands over, or does not hear its majority.
+        case noLease = 11
     }
     package var code: Code
     package var leader: String

@@ -130,6 +130,7 @@ private struct Totals {
     var snapshots = 0
     var undecided = 0
     var faults: [Fault: Int] = [:]
+    var branches: [Branch: Int] = [:]
 
     mutating func add(_ report: Simulation.Report) {
         runs += 1
@@ -140,6 +141,7 @@ private struct Totals {
         snapshots += report.snapshots
         undecided += report.undecided
         faults.merge(report.faults, uniquingKeysWith: +)
+        branches.merge(report.branches, uniquingKeysWith: +)
     }
 
     func text(seconds: Double) -> String {
@@ -149,6 +151,7 @@ private struct Totals {
             \(Int(simulated / 60)) minutes simulated in \(Int(seconds)) s
             \(operations) operations, \(elections) elections, \(snapshots) snapshots, \(undecided) histories of a file undecided
             faults: \(kinds)
+            branches: \(Branch.allCases.map { "\($0.rawValue) \(branches[$0] ?? 0)" }.joined(separator: ", "))
             """
     }
 }

@@ -19,7 +19,7 @@ struct Banyan: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
             MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
-            LocalCommand.self,
+            MemberCommand.self, LocalCommand.self,
         ])
 
     static func main() async {
@@ -39,9 +39,8 @@ struct Banyan: AsyncParsableCommand {
         }
         guard let command = rest.popFirst() else { return arguments }
         var commands = [command]
-        if [MirrorCommand.configuration.commandName, LeaderCommand.configuration.commandName].contains(command),
-            let direction = rest.popFirst()
-        {
+        let groups: [any ParsableCommand.Type] = [MirrorCommand.self, LeaderCommand.self, MemberCommand.self]
+        if groups.contains(where: { $0.configuration.commandName == command }), let direction = rest.popFirst() {
             commands.append(direction)
         }
         return commands + options + rest

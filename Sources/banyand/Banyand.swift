@@ -22,6 +22,9 @@ struct Banyand: AsyncParsableCommand {
             and from then on, since the directory knows its cluster:
               banyand --data DIR1
 
+            A fourth, which a running cluster takes in with 'banyan member add 4 HOST:PORT':
+              banyand --data DIR4 --id 4 --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT,4=HOST:PORT --join
+
             A directory belongs to one member of one cluster. SIGTERM and SIGINT end it cleanly.
             """)
 
@@ -37,7 +40,7 @@ struct Banyand: AsyncParsableCommand {
     @Flag(help: "This is the first start of a new cluster's members.")
     var bootstrap = false
 
-    @Flag(help: ArgumentHelp("Join a running cluster.", visibility: .hidden))
+    @Flag(help: "This is the first start of a member that a running cluster will take in: see 'banyan member --help'.")
     var join = false
     @Option(help: ArgumentHelp("Serve administration over HTTP.", visibility: .hidden)) var admin: String?
     @Option(help: ArgumentHelp("Read these options from a file.", visibility: .hidden)) var config: String?
@@ -50,6 +53,11 @@ struct Banyand: AsyncParsableCommand {
         help: "How many executed entries the log keeps for members that are a little behind.")
     var logTail: UInt64 = ServerOptions.defaultLogTail
 
+    @Option(
+        name: .customLong("cluster-version"),
+        help: "Act as a program that knows this cluster version and no later one: to rehearse an upgrade.")
+    var clusterVersion: UInt16 = ServerOptions.newestVersion
+
     @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical.")
     var logLevel: Logger.Level = .info
 
@@ -61,8 +69,9 @@ struct Banyand: AsyncParsableCommand {
     static func main() async { await Console.run(Self.self) }
 
     func validate() throws {
-        if join {
-            throw ValidationError("--join is not served by this version: found the cluster with all its members")
+        if join, bootstrap { throw ValidationError("--join and --bootstrap exclude each other") }
+        guard (1...ServerOptions.newestVersion).contains(clusterVersion) else {
+            throw ValidationError("--cluster-version must be from 1 to \(ServerOptions.newestVersion)")
         }
         if admin != nil { throw ValidationError("--admin is not served by this version: use 'banyan status'") }
         if config != nil {
@@ -89,8 +98,8 @@ struct Banyand: AsyncParsableCommand {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let options = ServerOptions(
-            data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, listen: listen,
-            logTailMax: logTail)
+            data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, isJoin: join, listen: listen,
+            logTailMax: logTail, knownVersion: clusterVersion)
         let service = ServerService(options: options, loop: loop, logger: logger)
         do {
             try await service.prepare()

@@ -57,6 +57,115 @@ private final class Tree {
     }
 }
 
+extension Tree {
+    /// A put of a session's.
+    func put(
+        _ path: String, _ content: String, session: UInt64, sequence: UInt64, lowest: UInt64 = 1,
+        if condition: Condition = .always
+    ) throws -> Outcome? {
+        let put = Put(path: try TreePath(path), content: ByteBuffer(string: content), condition: condition)
+        return try apply { buffer in
+            put.write(to: &buffer)
+            CommandHeader.enroll(&buffer, session: session, sequence: sequence, lowestUnanswered: lowest)
+        }
+    }
+
+    func openSession() throws -> UInt64 {
+        guard case .done(let session)? = try apply({ OpenSession.write(to: &$0) }) else { return 0 }
+        return session
+    }
+}
+
+@Suite("Sessions")
+struct SessionTests {
+    @Test("a repeated write gets the first answer, in whatever order the sequences arrive, and happens once")
+    func repeated() throws {
+        let tree = try Tree()
+        #expect(try tree.apply { RaiseVersion(to: 2).write(to: &$0) } != nil)
+        let session = try tree.openSession()
+        // 3 comes before 2: a pipeline was redirected.
+        let first = try tree.put("/a", "1", session: session, sequence: 1)
+        let third = try tree.put("/c", "3", session: session, sequence: 3)
+        let second = try tree.put("/b", "2", session: session, sequence: 2, if: .absent)
+        #expect([first, third, second] == [3, 4, 5].map { .done(revision: $0) })
+        let digest = tree.tree.applied.digest
+        #expect(try tree.put("/b", "2", session: session, sequence: 2, if: .absent) == second)
+        #expect(try tree.put("/a", "1", session: session, sequence: 1) == first)
+        #expect(try tree.put("/c", "3", session: session, sequence: 3) == third)
+        #expect(tree.tree.applied.digest == digest)
+        // An answer is the first one even when the tree has moved on, and a failure is an answer too.
+        _ = try tree.put("/b", "other")
+        #expect(try tree.put("/b", "2", session: session, sequence: 2, if: .absent) == second)
+        let failed = try tree.put("/b", "4", session: session, sequence: 4, if: .absent)
+        #expect(failed == .failed(.conditionFailed, revision: 9))
+        #expect(try tree.apply { Delete(path: try! TreePath("/b")).write(to: &$0) } != nil)
+        #expect(try tree.put("/b", "4", session: session, sequence: 4, if: .absent) == failed)
+    }
+
+    @Test("what the client has an answer to is forgotten, and what does not fit is refused")
+    func refused() throws {
+        let tree = try Tree()
+        _ = try tree.apply { RaiseVersion(to: 2).write(to: &$0) }
+        let session = try tree.openSession()
+        let before = tree.tree.applied.digest
+        _ = try tree.put("/a", "1", session: session, sequence: 1)
+        _ = try tree.put("/a", "2", session: session, sequence: 2, lowest: 2)
+        #expect(try tree.put("/a", "1", session: session, sequence: 1) == .failed(.alreadyAnswered, revision: 0))
+        // Two clients use one session.
+        #expect(
+            try tree.put("/a", "x", session: session, sequence: 2, lowest: 2) == .failed(.sequenceReused, revision: 0))
+        #expect(
+            try tree.put("/a", "x", session: session, sequence: 2 + 1024, lowest: 2)
+                == .failed(.tooManyUnanswered, revision: 0))
+        #expect(try tree.put("/a", "x", session: 999, sequence: 1) == .failed(.sessionEnded, revision: 0))
+        _ = try tree.apply { CloseSession.write(to: &$0, session: session) }
+        #expect(
+            try tree.put("/a", "x", session: session, sequence: 3, lowest: 3) == .failed(.sessionEnded, revision: 0))
+        #expect(try tree.get("/a") == "2")
+        #expect(tree.tree.sessionCount == 0)
+        _ = try tree.apply { Delete(path: try! TreePath("/a")).write(to: &$0) }
+        let other = try Tree()
+        _ = try other.apply { RaiseVersion(to: 2).write(to: &$0) }
+        #expect(tree.tree.applied.digest == other.tree.applied.digest)
+        #expect(before != other.tree.applied.digest)
+    }
+
+    @Test("sessions outlive a restart, end after an hour of log time, and are bounded in number")
+    func bounded() throws {
+        let tree = try Tree()
+        _ = try tree.apply { RaiseVersion(to: 2).write(to: &$0) }
+        let session = try tree.openSession()
+        let first = try tree.put("/a", "1", session: session, sequence: 1)
+        try tree.tree.commit()
+        tree.tree = try FileTree(store: tree.tree.committed)
+        #expect(try tree.put("/a", "1", session: session, sequence: 1) == first)
+        for _ in 0..<FileTreeLimits.sessionsMax { _ = try tree.openSession() }
+        #expect(tree.tree.sessionCount == FileTreeLimits.sessionsMax)
+        // The oldest made room.
+        #expect(try tree.put("/a", "2", session: session, sequence: 2) == .failed(.sessionEnded, revision: 0))
+        var command = ByteBuffer()
+        OpenSession.write(to: &command)
+        CommandHeader.stamp(&command, at: 0, logTime: 100_000_000, wallTime: 0)
+        var answer = ByteBuffer()
+        try tree.tree.apply(
+            index: tree.tree.applied.index + 1, term: 1, kind: .command, payload: command, answer: &answer)
+        #expect(tree.tree.sessionCount == 1)
+    }
+
+    @Test("a cluster version is never taken back, and a program that does not know it stops")
+    func versions() throws {
+        let tree = try Tree()
+        #expect(throws: StateError.unknownFormat) { try tree.openSession() }
+        let next = try Tree()
+        _ = try next.apply { RaiseVersion(to: 2).write(to: &$0) }
+        _ = try next.apply { RaiseVersion(to: 1).write(to: &$0) }
+        #expect(next.tree.applied.clusterVersion == 2)
+        let old = try Tree()
+        old.tree = try FileTree(store: MemoryStore(), knownVersion: 1)
+        #expect(throws: StateError.unknownFormat) { try old.apply { RaiseVersion(to: 2).write(to: &$0) } }
+    }
+}
+
 @Suite("The file tree")
 struct FileTreeTests {
     @Test("a put makes the directories above it, and a get gives its bytes back")

@@ -2,7 +2,7 @@ import NIOCore
 
 /// The head of every command, 48 bytes, big-endian. A client leaves the two times zero; the leader writes them.
 ///
-///     0   2  the cluster version that the command needs: 1
+///     0   2  the cluster version that the command needs: 1, and 2 with a session
 ///     2   1  operation
 ///     3   5  zero
 ///     8   8  session (0: none)
@@ -17,6 +17,20 @@ package struct CommandHeader: Equatable, Sendable {
         case rename = 3
         case delete = 4
         case reclaim = 5
+        case openSession = 6
+        case closeSession = 7
+        case raiseVersion = 8
+
+        /// The first cluster version that has it.
+        var version: UInt16 {
+            switch self {
+            case .makeDirectory, .put, .rename, .delete, .reclaim, .raiseVersion: 1
+            case .openSession, .closeSession: 2
+            }
+        }
+
+        /// Whether clients may send it.
+        var isClients: Bool { self != .reclaim && self != .raiseVersion }
     }
 
     package static let byteCount = 48
@@ -29,7 +43,10 @@ package struct CommandHeader: Equatable, Sendable {
     package var logTime: UInt64 = 0
     package var wallTime: Int64 = 0
 
-    package init(_ operation: Operation) { self.operation = operation }
+    package init(_ operation: Operation) {
+        self.operation = operation
+        version = operation.version
+    }
 
     /// Nil when the bytes are too few or the operation is not one of this version.
     init?(from buffer: inout ByteBuffer) {
@@ -58,20 +75,41 @@ package struct CommandHeader: Equatable, Sendable {
         buffer.setInteger(wallTime, at: offset + 40)
     }
 
+    /// Makes the write at the start of `buffer` one of a session's.
+    package static func enroll(_ buffer: inout ByteBuffer, session: UInt64, sequence: UInt64, lowestUnanswered: UInt64)
+    {
+        let start = buffer.readerIndex
+        buffer.setInteger(Operation.openSession.version, at: start)
+        buffer.setInteger(session, at: start + 8)
+        buffer.setInteger(sequence, at: start + 16)
+        buffer.setInteger(lowestUnanswered, at: start + 24)
+    }
+
     /// What is wrong with the command in `buffer` that a client sent, or nil: checked before it is proposed, since a
     /// member that meets a command it does not know must stop.
-    package static func refusal(of buffer: ByteBuffer) -> TreeError? {
+    ///
+    /// - Parameter clusterVersion: the one in force.
+    package static func refusal(of buffer: ByteBuffer, clusterVersion: UInt16) -> TreeError? {
         var copy = buffer
-        guard let header = CommandHeader(from: &copy), header.version == 1,
+        guard let header = CommandHeader(from: &copy),
             buffer.getInteger(at: buffer.readerIndex + 3, as: UInt8.self) == 0,
             buffer.getInteger(at: buffer.readerIndex + 4, as: UInt32.self) == 0,
             header.logTime == 0, header.wallTime == 0
         else { return .malformed }
-        // Reclaiming is the leader's own; sessions come with exactly-once writes.
-        if header.operation == .reclaim || header.session != 0 || header.sequence != 0 || header.lowestUnanswered != 0 {
-            return .unsupported
+        if !header.operation.isClients || header.version > clusterVersion { return .unsupported }
+        return header.isWellFormed ? nil : .malformed
+    }
+
+    /// Whether version, operation and session fit together.
+    var isWellFormed: Bool {
+        guard version >= operation.version else { return false }
+        if session == 0 { return sequence == 0 && lowestUnanswered == 0 && operation != .closeSession }
+        switch operation {
+        case .openSession, .reclaim, .raiseVersion: return false
+        case .closeSession: return sequence == 0 && lowestUnanswered == 0
+        case .makeDirectory, .put, .rename, .delete:
+            return version >= 2 && lowestUnanswered >= 1 && lowestUnanswered <= sequence
         }
-        return nil
     }
 }
 
@@ -121,14 +159,24 @@ package enum Outcome: Equatable, Sendable {
     case failed(TreeError, revision: UInt64)
 
     package func write(to buffer: inout ByteBuffer) {
-        switch self {
-        case .done(let revision): buffer.writeMultipleIntegers(UInt16(0), revision)
-        case .failed(let error, let revision): buffer.writeMultipleIntegers(error.rawValue, revision)
-        }
+        let (code, revision) = numbers
+        buffer.writeMultipleIntegers(code, revision)
     }
 
     package init?(from buffer: inout ByteBuffer) {
         guard let (code, revision) = buffer.readMultipleIntegers(as: (UInt16, UInt64).self) else { return nil }
+        self.init(code: code, revision: revision)
+    }
+
+    /// The result code and the revision.
+    var numbers: (code: UInt16, revision: UInt64) {
+        switch self {
+        case .done(let revision): (0, revision)
+        case .failed(let error, let revision): (error.rawValue, revision)
+        }
+    }
+
+    init?(code: UInt16, revision: UInt64) {
         if code == 0 {
             self = .done(revision: revision)
         } else {

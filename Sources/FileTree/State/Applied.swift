@@ -12,10 +12,13 @@ package struct Applied: Equatable, Sendable {
     /// The format of the rows that this version reads and writes.
     package static let stateFormat: UInt16 = 1
     /// The highest cluster version whose commands and rules of execution this program knows.
-    package static let clusterVersionMax: UInt16 = 1
+    ///
+    /// 1: the tree. 2: sessions.
+    package static let clusterVersionMax: UInt16 = 2
     static let byteCount = 80
 
-    package var clusterVersion: UInt16 = 1
+    /// Which commands and which rules of execution are in force; the leader raises it when every member knows them.
+    package internal(set) var clusterVersion: UInt16 = 1
     package var index: UInt64 = 0
     package var term: UInt64 = 0
     package var logTime: UInt64 = 0
@@ -27,12 +30,13 @@ package struct Applied: Equatable, Sendable {
 
     init() {}
 
-    init(row: RawSpan) throws(StateError) {
+    /// - Parameter knownVersion: the highest cluster version that the reader knows.
+    init(row: RawSpan, knownVersion: UInt16 = Self.clusterVersionMax) throws(StateError) {
         guard row.byteCount == Self.byteCount, row.bigEndian(at: 0, as: UInt16.self) == Self.stateFormat else {
             throw .unknownFormat
         }
         clusterVersion = row.bigEndian(at: 2, as: UInt16.self)
-        guard clusterVersion <= Self.clusterVersionMax else { throw .unknownFormat }
+        guard clusterVersion <= knownVersion else { throw .unknownFormat }
         index = row.bigEndian(at: 8, as: UInt64.self)
         term = row.bigEndian(at: 16, as: UInt64.self)
         logTime = row.bigEndian(at: 24, as: UInt64.self)
@@ -71,6 +75,12 @@ package enum FileTreeLimits {
     package static let listEntriesMax: UInt32 = 4096
     /// A page of a listing ends before it would grow beyond this.
     static let listBytesMax = 256 << 10
+    /// The most sessions; the one that was idle the longest makes room for another.
+    package static let sessionsMax = 16_384
+    /// A session that was idle for so long, in log time, ends.
+    package static let sessionIdleMillisecondsMax: UInt64 = 3_600_000
+    /// The most sequences of a session between the lowest that is unanswered and the highest.
+    package static let unansweredMax: UInt64 = 1024
     /// The most rows that one reclaiming command removes, so that it keeps nobody waiting.
     package static let reclaimRowsMax: UInt32 = 512
 }

@@ -74,4 +74,31 @@ package struct MemoryStore: OrderedStore {
 extension FileTree where Store == MemoryStore {
     /// What the last commit would give back after a crash.
     package var committed: MemoryStore { store.committed }
+
+    /// What a crash would leave if the row that says what was applied were written apart from the others: a fault that the
+    /// simulator plants.
+    package var tornCommit: MemoryStore { store.torn(keeping: StateKey.applied) }
+}
+
+extension MemoryStore {
+    /// A copy without the clients' sessions: a fault that the simulator plants.
+    package var withoutSessions: MemoryStore {
+        var copy = MemoryStore()
+        for (key, value) in zip(keys, values) where key.first != StateKey.Table.sessions.rawValue {
+            copy.keys.append(key)
+            copy.values.append(value)
+        }
+        (copy.committedKeys, copy.committedValues) = (copy.keys, copy.values)
+        return copy
+    }
+
+    /// Everything as it is now, but `key` as it was at the last commit.
+    fileprivate func torn(keeping key: [UInt8]) -> MemoryStore {
+        var copy = self
+        let position = position(of: key)
+        let committed = committedKeys.firstIndex(of: key)
+        if let committed, position < keys.count, keys[position] == key { copy.values[position] = committedValues[committed] }
+        (copy.committedKeys, copy.committedValues) = (copy.keys, copy.values)
+        return copy
+    }
 }

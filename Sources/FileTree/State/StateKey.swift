@@ -8,9 +8,11 @@ import Deflate
 ///     03 sha256(32)            a chunk's bytes
 ///     04 sha256(32)            how many files name that chunk (8)
 ///     05 inode(8)              an unlinked directory whose entries wait to be reclaimed: revision of the delete (8)
+///     06 session(8)            a client's session and the answers that it may ask for again (see `Sessions`)
 ///
 /// Every value ends in the CRC32 of its key and of what stands before the checksum. The digest covers the tables 02 to
-/// 05 (of table 03 the keys alone: they are hashes of the values). Every table is part of a snapshot.
+/// 05 by their rows (of table 03 the keys alone: they are hashes of the values), and 06 by what the rows say, except for
+/// the lowest sequence. Every table is part of a snapshot.
 package enum StateKey {
     enum Table: UInt8 {
         case meta = 1
@@ -18,6 +20,7 @@ package enum StateKey {
         case chunks = 3
         case references = 4
         case orphans = 5
+        case sessions = 6
     }
 
     static let applied: [UInt8] = [Table.meta.rawValue, UInt8(ascii: "a")]
@@ -35,8 +38,11 @@ package enum StateKey {
     static func chunk(_ hash: ContentHash) -> [UInt8] { [Table.chunks.rawValue] + hash.bytes }
     static func references(_ hash: ContentHash) -> [UInt8] { [Table.references.rawValue] + hash.bytes }
 
-    static func orphan(_ inode: UInt64) -> [UInt8] {
-        [Table.orphans.rawValue] + (0..<8).map { UInt8(truncatingIfNeeded: inode >> (56 - 8 * $0)) }
+    static func orphan(_ inode: UInt64) -> [UInt8] { key(.orphans, inode) }
+    static func session(_ id: UInt64) -> [UInt8] { key(.sessions, id) }
+
+    private static func key(_ table: Table, _ number: UInt64) -> [UInt8] {
+        [table.rawValue] + (0..<8).map { UInt8(truncatingIfNeeded: number >> (56 - 8 * $0)) }
     }
 
     /// Whether `key` names an entry of `parent`.

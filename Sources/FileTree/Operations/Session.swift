@@ -1,0 +1,41 @@
+import NIOCore
+
+/// Opens a session of a client's; the answer's revision is its id. No fields.
+package enum OpenSession {
+    package static func write(to buffer: inout ByteBuffer) { CommandHeader(.openSession).write(to: &buffer) }
+}
+
+/// Ends the session that the head names, and forgets its answers. No fields.
+package enum CloseSession {
+    package static func write(to buffer: inout ByteBuffer, session: UInt64) {
+        var header = CommandHeader(.closeSession)
+        header.session = session
+        header.write(to: &buffer)
+    }
+}
+
+/// Brings the commands and the rules of a cluster version into force. The leader proposes it when every member knows them.
+///
+///     0  2  the version
+package struct RaiseVersion: Equatable, Sendable {
+    package var version: UInt16
+
+    package init(to version: UInt16) { self.version = version }
+
+    init(from buffer: inout ByteBuffer) throws(TreeError) {
+        guard let version = buffer.readInteger(as: UInt16.self) else { throw .malformed }
+        self.version = version
+    }
+
+    package func write(to buffer: inout ByteBuffer) {
+        CommandHeader(.raiseVersion).write(to: &buffer)
+        buffer.writeInteger(version)
+    }
+
+    /// - Throws: `unknownFormat` when this program does not know the version: it must stop, and not guess.
+    func execute<Store: ~Copyable>(on tree: inout FileTree<Store>) throws(StateError) -> Outcome {
+        guard version <= tree.knownVersion else { throw .unknownFormat }
+        tree.applied.clusterVersion = max(tree.applied.clusterVersion, version)
+        return .done(revision: tree.applied.index)
+    }
+}

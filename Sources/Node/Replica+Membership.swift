@@ -1,0 +1,204 @@
+import FileTree
+import NIOCore
+import Raft
+import Transport
+import WireProtocol
+
+/// Changes of membership, as people ask for them: who comes is looked at first, and who goes is let go in order.
+extension Replica {
+    /// How long whoever is to come may take to answer.
+    private static let probeMax = TimeAmount.seconds(2)
+
+    func listMembers(for waiter: Waiter) {
+        guard core.role == .leader else { return refuse(waiter, core.leader == nil ? .noLeader : .notLeader) }
+        answer(waiter) { body in
+            body.writeInteger(MembershipAnswer.done.rawValue)
+            core.configuration.write(to: &body)
+        }
+    }
+
+    func changeMembership(_ frame: Frame, for waiter: Waiter) {
+        var body = frame.body
+        guard let request = MembershipRequest(from: &body) else { return refuse(waiter, .malformed) }
+        step(.tick)
+        guard core.role == .leader else { return refuse(waiter, core.leader == nil ? .noLeader : .notLeader) }
+        let member = core.configuration.members.first { $0.id == request.id }
+        switch request.kind {
+        case .add:
+            if member != nil { return settle(waiter, .alreadyMember) }
+            probe(request.address, for: waiter) { [self] welcome in
+                guard welcome.memberID == request.id else { return settle(waiter, .anotherAnswers) }
+                guard isFree(welcome) else { return settle(waiter, .belongsElsewhere) }
+                change([.addLearner(newcomer(welcome, request.address))], for: waiter)
+            }
+        case .replace:
+            guard let member else { return settle(waiter, .unknownMember) }
+            let address = request.address.isEmpty ? member.address : request.address
+            probe(address, for: waiter) { [self] welcome in
+                guard welcome.memberID == request.id, welcome.incarnation != member.peer.rawValue else {
+                    return settle(waiter, .anotherAnswers)
+                }
+                guard isFree(welcome) else { return settle(waiter, .belongsElsewhere) }
+                change([.remove(member.peer), .addLearner(newcomer(welcome, address))], for: waiter)
+            }
+        case .setAddress:
+            guard let member else { return settle(waiter, .unknownMember) }
+            probe(request.address, for: waiter) { [self] welcome in
+                guard welcome.incarnation == member.peer.rawValue else { return settle(waiter, .anotherAnswers) }
+                change([.setAddress(member.peer, request.address)], for: waiter)
+            }
+        case .promote:
+            guard let member else { return settle(waiter, .unknownMember) }
+            if !member.isLearner { return settle(waiter, .alreadyMember) }
+            change([.promote(member.peer)], for: waiter)
+        case .remove:
+            guard let member else { return settle(waiter, .unknownMember) }
+            change([.remove(member.peer)], for: waiter)
+        }
+    }
+
+    private func newcomer(_ welcome: Welcome, _ address: String) -> Member {
+        Member(id: welcome.memberID, peer: PeerID(welcome.incarnation), address: address, isLearner: true)
+    }
+
+    /// Whether whoever answered waits to be taken in, or was before and is not recorded any more.
+    private func isFree(_ welcome: Welcome) -> Bool {
+        welcome.isBootstrapping || welcome.clusterID == core.configuration.clusterID
+    }
+
+    /// Asks whoever answers at `address` who that is.
+    private func probe(_ address: String, for waiter: Waiter, then use: @escaping (Welcome) -> Void) {
+        guard let address = Address(address) else { return settle(waiter, .nobodyAnswers) }
+        var isOver = false
+        // Held by the end of the time that it has.
+        let link = PeerLink(
+            to: address, on: loop, hello: { [unowned self] in hello(.control) },
+            onWelcome: { [weak self] link, _, welcome in
+                guard let self, !isOver, !isStopped else { return false }
+                isOver = true
+                if UInt16(max(1, welcome.knownVersion)) < lastReport.applied.clusterVersion {
+                    settle(waiter, .olderProgram)
+                } else {
+                    use(welcome)
+                }
+                scheduleTurn()
+                return false
+            }, onBreak: { _, _, _ in })
+        link.start()
+        let this = NIOLoopBound((self, link), eventLoop: loop)
+        let end = NIOLoopBound(
+            {
+                isOver
+                    ? false
+                    : {
+                        isOver = true; return true
+                    }()
+            }, eventLoop: loop)
+        loop.scheduleTask(in: Self.probeMax) {
+            let (replica, link) = this.value
+            link.stop()
+            if end.value(), !replica.isStopped { replica.settle(waiter, .nobodyAnswers) }
+        }
+    }
+
+    private func change(_ changes: [MembershipChange], for waiter: Waiter) {
+        step(.tick)
+        switch core.membershipRefusal(of: changes) {
+        case nil:
+            step(.changeMembership(changes))
+            keepOwnEntries()
+            membershipWaiters.append((core.log.configurationIndex, waiter))
+            scheduleTurn()
+        case .removesLeader where core.configuration.voters.count > 1:
+            // Another leads first; the client asks it then.
+            handOver(to: nil) { [weak self] outcome in
+                guard let self else { return }
+                switch outcome {
+                case .done: refuse(waiter, core.leader == nil ? .noLeader : .notLeader)
+                case .failed: refuse(waiter, .transferFailed)
+                }
+            }
+        case .notLeader: refuse(waiter, core.leader == nil || core.role == .leader ? .noLeader : .notLeader)
+        case let refusal?: settle(waiter, MembershipAnswer(refusal))
+        }
+    }
+
+    private func settle(_ waiter: Waiter, _ outcome: MembershipAnswer) {
+        answer(waiter) { $0.writeInteger(outcome.rawValue) }
+        scheduleTurn()
+    }
+
+    /// Answers changes that are committed, and whose joint configuration is left.
+    func settleMembership() {
+        guard !membershipWaiters.isEmpty, core.role == .leader, !core.configuration.isJoint,
+            core.log.configurationIndex <= core.commit
+        else { return }
+        let waiters = membershipWaiters
+        membershipWaiters = []
+        for (index, waiter) in waiters {
+            if index <= core.commit { settle(waiter, .done) } else { membershipWaiters.append((index, waiter)) }
+        }
+    }
+
+    // MARK: what follows from a configuration
+
+    /// Connects with who came, and lets go who left. To be called when another configuration is in force.
+    func adoptConfiguration() {
+        configurationChanges = core.log.configurationChanges
+        let members = core.configuration.members
+        logger.info(
+            "configuration",
+            metadata: [
+                "members": "\(core.configuration.text)", "index": "\(core.log.configurationIndex)",
+                "joint": "\(core.configuration.isJoint)",
+            ])
+        for peer in links.keys.sorted() where !core.configuration.peers.contains(peer) { disconnect(peer) }
+        for member in members where member.peer.rawValue != identity.incarnation {
+            guard let old = links[member.peer]?[.control]?.address else {
+                connect(member)
+                continue
+            }
+            if old != Address(member.address) {
+                stopLinks(to: member.peer)
+                connect(member)
+            }
+        }
+        let isMember = members.contains { $0.peer.rawValue == identity.incarnation }
+        if wasMember, !isMember, !core.configuration.isJoint {
+            logger.warning("this member was removed from the cluster; it can be stopped, and its directory deleted")
+        }
+        wasMember = isMember
+    }
+
+    /// What the peer is to know last leaves with this turn.
+    private func disconnect(_ peer: PeerID) {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: .milliseconds(200)) {
+            let replica = this.value
+            if !replica.isStopped, !replica.core.configuration.peers.contains(peer) { replica.stopLinks(to: peer) }
+        }
+    }
+
+    private func stopLinks(to peer: PeerID) {
+        for link in (links.removeValue(forKey: peer) ?? [:]).values { link.stop() }
+        knownVersions[peer] = nil
+    }
+
+    // MARK: the cluster version
+
+    /// Brings the newest version into force that every member knows. A leader's proposal of its own.
+    func raiseVersionIfPossible() {
+        let inForce = lastReport.applied.clusterVersion
+        guard core.role == .leader, raising == nil, core.log.configurationIndex <= core.commit else { return }
+        let known = core.configuration.members.map { member in
+            member.peer.rawValue == identity.incarnation ? knownVersion : knownVersions[member.peer] ?? 0
+        }
+        guard let version = known.min(), version > inForce else { return }
+        raising = .max
+        var command = ByteBuffer()
+        RaiseVersion(to: version).write(to: &command)
+        newWrites.append((.version, command, .max))
+        logger.info("cluster version", metadata: ["from": "\(inForce)", "to": "\(version)"])
+        scheduleTurn()
+    }
+}
