@@ -7,11 +7,17 @@ import Snapshots
 import Threads
 import WireProtocol
 
+/// What the log gave of the entries that were asked for, and what stopped it.
+struct ReadEntries: Sendable {
+    var entries: [EntryRecord]
+    var failure: LogError?
+}
+
 /// The thread for cold reads and for snapshots: entries that left the memory, spooling, and building a state from what a
 /// leader sends. None of it may make a request or a heartbeat wait.
 final class ReaderThread: Sendable {
     private enum Job: Sendable {
-        case entries(EntriesRequest, @Sendable ([EntryRecord]) -> Void)
+        case entries(EntriesRequest, @Sendable (ReadEntries) -> Void)
         case spool(StateEnvironment, transfer: UInt64, @Sendable (Result<SnapshotHeader, SnapshotError>) -> Void)
         case piece(transfer: UInt64, @Sendable (Result<Piece, SnapshotError>) -> Void)
         case endTransfer(UInt64)
@@ -47,7 +53,7 @@ final class ReaderThread: Sendable {
     }
 
     /// Reads entries for a peer. All completions are called on the loop's thread.
-    func read(_ request: EntriesRequest, done: @escaping @Sendable ([EntryRecord]) -> Void) {
+    func read(_ request: EntriesRequest, done: @escaping @Sendable (ReadEntries) -> Void) {
         thread.send(.entries(request, onLoop(done)))
     }
 
@@ -136,19 +142,23 @@ final class ReaderThread: Sendable {
             do throws(SnapshotError) { return .success(try body()) } catch { return .failure(error) }
         }
 
-        private func entries(_ request: EntriesRequest) -> [EntryRecord] {
+        /// Also answers with the first entry that is damaged or missing, if it stands in the way.
+        private func entries(_ request: EntriesRequest) -> ReadEntries {
             var entries: [EntryRecord] = []
             var bytes = 0
-            // A damaged entry ends what can be sent; the peer gets it from another member.
-            try? store.scan(from: request.first) { entry in
-                bytes += Int(entry.header.size)
-                guard entry.header.index <= request.last, entries.isEmpty || bytes <= request.bytesMax else {
-                    return false
+            do throws(LogError) {
+                try store.scan(from: request.first) { entry in
+                    bytes += Int(entry.header.size)
+                    guard entry.header.index <= request.last, entries.isEmpty || bytes <= request.bytesMax else {
+                        return false
+                    }
+                    entries.append(entry)
+                    return true
                 }
-                entries.append(entry)
-                return true
+            } catch {
+                return ReadEntries(entries: entries, failure: error)
             }
-            return entries
+            return ReadEntries(entries: entries, failure: nil)
         }
 
         // MARK: sending

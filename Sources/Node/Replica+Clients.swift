@@ -16,6 +16,9 @@ extension Replica {
     func closed(_ connection: FrameConnection) {
         connections[connection.id] = nil
         waitingReads[connection.id] = nil
+        if let hello = connection.hello, strangers[PeerID(hello.incarnation)] === connection {
+            strangers[PeerID(hello.incarnation)] = nil
+        }
     }
 
     func handleClient(_ frame: Frame, on connection: FrameConnection) {

@@ -14,7 +14,12 @@ extension Replica {
             let link = PeerLink(
                 to: address, on: loop, hello: { [unowned self] in hello(lane) },
                 onWelcome: { [unowned self] in welcomed($1, $2, by: member, lane) },
-                onBreak: { [unowned self] in broke(member, lane, $1, wasReady: $2) })
+                onBreak: { [unowned self] in broke(member, lane, $1, wasReady: $2) },
+                // Whoever does not know this member's address yet answers on this member's connection.
+                onFrame: { [unowned self] _, connection, frame in
+                    guard frame.kind == .peerMessage, !isStopped else { return }
+                    do { try handlePeer(frame, from: member.peer, on: connection) } catch { connection.close() }
+                })
             lanes[lane] = link
             link.start()
         }
@@ -74,7 +79,7 @@ extension Replica {
     /// Sends by the lane that fits; without a connection the message is lost, and Raft sends another.
     func send(_ message: Message) {
         let lane: Lane = if case .append = message.body { .append } else { .control }
-        guard let connection = links[message.to]?[lane]?.connection else { return }
+        guard let connection = links[message.to]?[lane]?.connection ?? strangers[message.to] else { return }
         // A peer that takes in nothing gets no more to take in: Raft sends it again, later.
         if lane == .append, connection.channel?.isWritable == false { return }
         if case .append(let append) = message.body, let first = append.entries.first {
@@ -98,11 +103,12 @@ extension Replica {
         return fetched.records[start..<start + count]
     }
 
-    func handlePeer(_ frame: Frame, from hello: Hello) throws {
+    func handlePeer(_ frame: Frame, from peer: PeerID, on connection: FrameConnection) throws {
         let peerMessage = try PeerMessage(frame)
         let message = peerMessage.message
         // A message must come from whom the connection's hello named, and mean this directory.
-        guard message.from.rawValue == hello.incarnation, message.to.rawValue == identity.incarnation else { return }
+        guard message.from == peer, message.to.rawValue == identity.incarnation else { return }
+        if links[peer] == nil { strangers[peer] = connection }
         // What a leader that is about to be deposed wanted sent is of its own log, which the message may change.
         if core.role == .leader, message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))
@@ -139,8 +145,17 @@ extension Replica {
         reader.read(request) { entries in this.value.entriesRead(request.peer, entries) }
     }
 
-    func entriesRead(_ peer: PeerID, _ entries: [EntryRecord]) {
+    func entriesRead(_ peer: PeerID, _ read: ReadEntries) {
         guard !isStopped else { return }
+        // An entry that is in the log by all that is known, and can't be read: it may have been acknowledged, so this member
+        // may not vote or lead as if it had it. (One that was compacted meanwhile is no loss.)
+        if let failure = read.failure {
+            guard case .corruptEntry(let index) = failure else { return fatal("\(failure)") }
+            if index > core.log.compactedIndex, index <= core.durableIndex, core.role == .leader {
+                return fatal("\(directory): \(failure)")
+            }
+        }
+        let entries = read.entries
         perform(core.takeOutput())
         if let first = entries.first {
             let records = entries.map { entry in

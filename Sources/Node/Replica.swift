@@ -15,6 +15,8 @@ final class Replica {
     let loop: any EventLoop
     let identity: Identity
     let logger: Logger
+    /// Called when this member can't go on.
+    let fatal: @Sendable (String) -> Void
     var core: RaftCore
 
     // MARK: threads
@@ -60,6 +62,8 @@ final class Replica {
 
     var connections: [UInt64: FrameConnection] = [:]
     var links: [PeerID: [Lane: PeerLink]] = [:]
+    /// Peers that the configuration does not name (yet), by their own connections: answers go back on those.
+    var strangers: [PeerID: FrameConnection] = [:]
     /// Peers that were warned of.
     var regressed: Set<PeerID> = []
     var dirty: [FrameConnection] = []
@@ -110,8 +114,9 @@ final class Replica {
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
         tail: LogTail, logWriter: LogWriter, stateThread: StateThread, reader: ReaderThread, directory: String,
-        knownVersion: UInt16, logger: Logger
+        knownVersion: UInt16, logger: Logger, fatal: @escaping @Sendable (String) -> Void
     ) {
+        self.fatal = fatal
         self.knownVersion = knownVersion
         self.loop = loop
         self.identity = identity

@@ -271,7 +271,7 @@ package final class Server {
             tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), logWriter: logWriter,
             stateThread: stateThread,
             reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
-            directory: directory.path, knownVersion: options.knownVersion, logger: logger)
+            directory: directory.path, knownVersion: options.knownVersion, logger: logger, fatal: fatal)
         logger.info(
             "recovered",
             metadata: [
@@ -357,7 +357,8 @@ package final class Server {
         case (.client, _):
             connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
             connection.flush()
-        case (.peer, .running(let replica)) where frame.kind == .peerMessage: try replica.handlePeer(frame, from: hello)
+        case (.peer, .running(let replica)) where frame.kind == .peerMessage:
+            try replica.handlePeer(frame, from: PeerID(hello.incarnation), on: connection)
         case (.peer, .running(let replica)) where frame.kind == .snapshotChunk:
             try replica.handleSnapshot(frame, from: hello, on: connection)
         case (.peer, .waiting) where frame.kind == .genesis:

@@ -227,7 +227,9 @@ package struct RaftCore: Sendable {
 
     private mutating func handle(_ message: Message) {
         precondition(message.to == id, "a message for \(message.to) reached \(id)")
-        guard configuration.peers.contains(message.from) || message.body.isFromLeader else { return }
+        // A configuration that this log has yet to bring may name the sender: a leader or a candidate of it is heard, or the
+        // cluster could stand still (section 4.1 of the thesis).
+        guard configuration.peers.contains(message.from) || message.body.isForStrangers else { return }
         if message.term > term {
             guard admitNewTerm(of: message) else { return }
         } else if message.term < term {
@@ -280,6 +282,14 @@ package struct RaftCore: Sendable {
 }
 
 extension Message.Body {
+    /// Whether it is heard from whoever says it.
+    var isForStrangers: Bool {
+        switch self {
+        case .preVote, .vote: true
+        default: isFromLeader
+        }
+    }
+
     /// Only a term's leader sends these.
     var isFromLeader: Bool {
         switch self {

@@ -13,6 +13,8 @@ struct FaultPlan {
     var meanTimes: [Fault: Nanoseconds]
     /// Parts in a thousand by which a member's clock may run fast or slow.
     var driftPermille: Int
+    /// Small ones, in some runs: then messages hold one entry, and entries leave the memory at once.
+    var limits = Limits()
     /// How often a new leader is asked for a change of membership at once.
     var changesWithLeaderPermille: Int
 
@@ -28,6 +30,9 @@ struct FaultPlan {
         for fault in Fault.allCases where fault.isTimed && Int.random(in: 0..<3, using: &generator) > 0 {
             meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &generator)) * 1_000_000
         }
+        limits.messageBytesMax = [1 << 20, 300, 50][Int.random(in: 0..<3, using: &generator)]
+        limits.messagesInFlightMax = [128, 4, 1][Int.random(in: 0..<3, using: &generator)]
+        limits.windowBytesMax = [16 << 20, 2000, 200][Int.random(in: 0..<3, using: &generator)]
         changesWithLeaderPermille = [0, 100, 500][Int.random(in: 0..<3, using: &generator)]
     }
 
@@ -55,6 +60,8 @@ package enum Fault: String, CaseIterable, Sendable {
     case isolation
     /// Whoever leads is cut off.
     case isolatedLeader = "isolated-leader"
+    /// Two members lead in turn, each heard by others than the one before: what the first wrote is overwritten, and comes back.
+    case alternatingLeaders = "alternating-leaders"
     /// A member's disk takes twenty times as long.
     case slowDisk = "slow-disk"
     /// A member's disk has no room: its process ends, and nothing of what was under way is there.

@@ -70,7 +70,10 @@ final class SimulatedMember {
     /// The index of this leader's command that brings sessions into force.
     private var raising: Index?
 
-    init(position: Int, disk: SimulatedDisk, wallClockOffset: UInt64, mutant: Mutant?) {
+    private let limits: Limits
+
+    init(position: Int, disk: SimulatedDisk, limits: Limits, wallClockOffset: UInt64, mutant: Mutant?) {
+        self.limits = limits
         self.wallClockOffset = wallClockOffset
         self.position = position
         id = PeerID(UInt64(position + 1))
@@ -115,7 +118,8 @@ final class SimulatedMember {
             compactedIndex: disk.compactedIndex, compactedTerm: disk.compactedTerm, entries: disk.entries.map(\.header),
             configurations: disk.configurations)
         var core = RaftCore(
-            id: id, hardState: disk.hardState, log: view, applied: applied, seed: seed, now: now, mutant: mutant)
+            id: id, hardState: disk.hardState, log: view, applied: applied, limits: limits, seed: seed, now: now,
+            mutant: mutant)
         invariants.restarted(core, state: applied, disk: disk, member: position)
         self.state = state
         executed = applied
@@ -195,10 +199,12 @@ final class SimulatedMember {
     func entriesRead(
         _ request: EntriesRequest, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
-        let sound = disk.damaged.filter { $0 >= request.first }.min() ?? .max
-        let found = log.filter {
-            $0.header.index >= request.first && $0.header.index <= request.last && $0.header.index < sound
+        // What can't be read may have been acknowledged: this member may not lead or vote as if it had it.
+        if disk.damaged.contains(where: { $0 >= request.first && $0 <= request.last }) {
+            lose()
+            return Requests()
         }
+        let found = log.filter { $0.header.index >= request.first && $0.header.index <= request.last }
         return try step(
             .entriesRead(peer: request.peer, entries: found.map(\.header)), now: now, &invariants)
     }

@@ -33,7 +33,9 @@ extension Simulation {
         // One of them is of the old kind.
         clients[client].usesSession = client > 0
         // A session that is over, or never was: its writes are refused, and the client opens another.
-        if clients[client].session != nil, Int.random(in: 0..<40, using: &generator) == 0 { clients[client].session = 1 }
+        if clients[client].session != nil, Int.random(in: 0..<40, using: &generator) == 0 {
+            clients[client].session = 1
+        }
         history.append(Operation(client: client, file: file, kind: kind, invoked: time))
         ask(client)
     }

@@ -23,7 +23,11 @@ extension Simulation {
         case .fullDisk:
             guard syncing[member] != nil else { return }
             crash(member, for: length * 2, isFull: true)
+        case .alternatingLeaders:
+            guard try alternate() else { return }
         case .pause:
+            // A leader that stood still believes that it leads.
+            let member = Int.random(in: 0..<2, using: &generator) == 0 ? leader ?? member : member
             trace("\(member + 1) stands still")
             pausedUntil[member] = max(pausedUntil[member], time + length)
             schedule(.resume(member), at: pausedUntil[member])
@@ -36,6 +40,11 @@ extension Simulation {
         case .isolatedLeader:
             guard let leader else { return }
             isolate(leader, for: length)
+            // What it wrote on another may still be on its way to the disk when the next leader writes.
+            if Int.random(in: 0..<3, using: &generator) == 0 {
+                isDiskSlow[member] = true
+                schedule(.quickenDisk(member), in: length * 2)
+            }
         case .transfer:
             guard let leader, pausedUntil[leader] <= time else { return }
             trace("\(leader + 1) is asked to hand over")
@@ -75,6 +84,81 @@ extension Simulation {
             schedule(.heal(from: member, to: other), in: length)
             schedule(.heal(from: other, to: member), in: length)
         }
+    }
+
+    // MARK: alternating leaders
+
+    /// How far it has come that a first leader is cut off, a second one leads without it, and the first leads again.
+    struct Alternation {
+        enum Stage { case waitForSecond, secondLeads(since: Nanoseconds) }
+        var first: Int
+        /// The only one that hears the second leader, and with five voters the first one's too.
+        var witness: Int
+        var voters: [Int]
+        var term: Term
+        var deadline: Nanoseconds
+        var stage = Stage.waitForSecond
+        var second = 0
+    }
+
+    private func alternate() throws -> Bool {
+        guard let first = leader, let core = members[first].core, !core.configuration.isJoint else { return false }
+        let voters = core.configuration.voters.map { position(of: $0) }
+        guard (4...5).contains(voters.count), voters.allSatisfy({ members[$0].isRunning }),
+            let witness = voters.filter({ $0 != first }).randomElement(using: &generator)
+        else { return false }
+        isolate(first, for: 4_000_000_000)
+        if voters.count == 5 {
+            connect(first, witness)
+            isDiskSlow[witness] = true
+            schedule(.quickenDisk(witness), in: 4_000_000_000)
+        }
+        // Of four voters, each leader lets another one go: then their majorities need not meet.
+        if voters.count == 4 { try change(first, [.remove(members[witness].id)]) }
+        let alternation = Alternation(
+            first: first, witness: witness, voters: voters, term: core.term, deadline: time + 4_000_000_000)
+        schedule(.alternate(alternation), in: 1_000_000)
+        return true
+    }
+
+    func go(on alternation: Alternation) throws {
+        guard !isCalm, time < alternation.deadline else { return }
+        var next = alternation
+        switch alternation.stage {
+        case .waitForSecond:
+            let isNew = { (member: Int) in
+                self.members[member].core.map { $0.role == .leader && $0.term > alternation.term } ?? false
+            }
+            guard let second = alternation.voters.first(where: isNew) else { break }
+            guard second != alternation.witness else { return }
+            // Before anything of its term reaches another than the witness.
+            isolate(second, for: 4_000_000_000)
+            connect(second, alternation.witness)
+            next.second = second
+            next.stage = .secondLeads(since: time)
+            if alternation.voters.count == 4 { try change(second, [.remove(members[alternation.first].id)]) }
+        case .secondLeads(let since):
+            let heard = members[alternation.witness].core?.log.lastTerm == members[alternation.second].core?.log.lastTerm
+            guard heard, alternation.voters.count == 5 || time - since > 300_000_000 else { break }
+            isolate(alternation.second, for: 3_000_000_000)
+            for other in alternation.voters where other != alternation.second {
+                if alternation.voters.count == 5 || other != alternation.witness { connect(alternation.first, other) }
+            }
+            if alternation.voters.count == 4 { isolate(alternation.witness, for: 3_000_000_000) }
+            return
+        }
+        schedule(.alternate(next), in: 1_000_000)
+    }
+
+    private func connect(_ member: Int, _ other: Int) {
+        isCut[member][other] = false
+        isCut[other][member] = false
+    }
+
+    private func change(_ leader: Int, _ changes: [MembershipChange]) throws {
+        let (refusal, requests) = try members[leader].change(changes, now: clock(of: leader), &invariants)
+        trace("\(leader + 1) is asked for \(changes): \(refusal.map { "\($0)" } ?? "done")")
+        try perform(leader, requests)
     }
 
     // MARK: lost disks
@@ -147,6 +231,10 @@ extension Simulation {
         trace("\(leader + 1) is asked for \(changes): \(refusal.map { "\($0)" } ?? "done")")
         switch refusal {
         case nil:
+            // The worst moment: nobody else has heard of it.
+            if plan.meanTimes[.isolatedLeader] != nil, Int.random(in: 0..<3, using: &generator) == 0 {
+                isolate(leader, for: random(300_000_000...2_000_000_000))
+            }
             for case .remove(let peer) in changes where members[position(of: peer)].isLost { note(.replaced) }
         case .notReady: note(.changeNotReady)
         case .underWay: note(.changeUnderWay)

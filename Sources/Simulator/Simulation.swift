@@ -59,6 +59,7 @@ package final class Simulation {
         case resume(Int)
         case heal(from: Int, to: Int)
         case quickenDisk(Int)
+        case alternate(Alternation)
     }
 
     private struct Event: Comparable {
@@ -97,7 +98,7 @@ package final class Simulation {
     private var waitingWrite: [UInt64?] = []
     /// When each state thread has done what it was given.
     private var stateFreeAt: [Nanoseconds] = []
-    private var isCalm = false
+    var isCalm = false
 
     // Clients.
     var clients: [SimulatedClient]
@@ -138,7 +139,7 @@ package final class Simulation {
         let position = members.count
         members.append(
             SimulatedMember(
-                position: position, disk: disk,
+                position: position, disk: disk, limits: plan.limits,
                 wallClockOffset: UInt64.random(in: 0...100_000_000, using: &generator), mutant: options.mutant))
         invariants.add()
         for other in isCut.indices { isCut[other].append(false) }
@@ -260,12 +261,18 @@ package final class Simulation {
         case .restart(let member): if !members[member].isRunning, !members[member].isLost { try start(member) }
         case .heal(let from, let to): isCut[from][to] = false
         case .quickenDisk(let member): isDiskSlow[member] = false
+        case .alternate(let alternation): try go(on: alternation)
         }
     }
 
     private func resume(_ member: Int) throws {
-        let waiting = deferred[member]
+        var waiting = deferred[member]
         deferred[member] = []
+        // A process that wakes up may find its sockets ready before its timers.
+        if Int.random(in: 0..<2, using: &generator) == 0 {
+            let isRequest = { (happening: Happening) in if case .request = happening { true } else { false } }
+            waiting = waiting.filter(isRequest) + waiting.filter { !isRequest($0) }
+        }
         for happening in waiting { try take(happening) }
     }
 

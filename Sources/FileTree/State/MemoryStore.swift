@@ -97,7 +97,9 @@ extension MemoryStore {
         var copy = self
         let position = position(of: key)
         let committed = committedKeys.firstIndex(of: key)
-        if let committed, position < keys.count, keys[position] == key { copy.values[position] = committedValues[committed] }
+        if let committed, position < keys.count, keys[position] == key {
+            copy.values[position] = committedValues[committed]
+        }
         (copy.committedKeys, copy.committedValues) = (copy.keys, copy.values)
         return copy
     }
