@@ -87,12 +87,15 @@ let package = Package(
         .target(
             name: "LoadGenerator",
             dependencies: [
-                "BanyanClient", "FileTree", "WireProtocol", nioCore, nioPosix,
+                "BanyanClient", "FileTree", "WireProtocol", "Histories", nioCore, nioPosix,
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
 
-        .target(name: "Simulator", dependencies: ["FileTree", "Raft", nioCore, crypto, heap], swiftSettings: strict),
+        .target(name: "Histories", swiftSettings: strict),
+        .target(
+            name: "Simulator", dependencies: ["FileTree", "Raft", "Histories", nioCore, crypto, heap],
+            swiftSettings: strict),
         .target(name: "Console", dependencies: ["WireProtocol", arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyand",
@@ -107,7 +110,8 @@ let package = Package(
             swiftSettings: strict),
 
         .executableTarget(
-            name: "banyan-sim", dependencies: ["Simulator", "Raft", "Console", arguments], swiftSettings: strict),
+            name: "banyan-sim", dependencies: ["Simulator", "Histories", "Raft", "Console", arguments],
+            swiftSettings: strict),
 
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
@@ -122,6 +126,7 @@ let package = Package(
             name: "SnapshotsTests", dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore],
             swiftSettings: strict),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
+        .testTarget(name: "HistoriesTests", dependencies: ["Histories"], swiftSettings: strict),
         .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",

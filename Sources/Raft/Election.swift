@@ -85,7 +85,7 @@ extension RaftCore {
         lease = Lease()
         uncommittedBytes = log.bytes(in: commit + 1..<log.lastIndex + 1)
         // Entries of earlier terms commit only through one of this term (section 5.4.2), and no read is served before.
-        if mutant != .noNoOperation { appendOwn(kind: .noOperation, size: 0) }
+        if mutant != .noNoOperation { appendOwn(kind: .noOperation) }
         broadcastAppend()
         broadcastHeartbeat()
     }

@@ -104,7 +104,7 @@ extension RaftCore {
     /// Appends a configuration of this leader's own; it is in force at once.
     private mutating func adopt(_ configuration: Configuration) {
         lease.restart()
-        appendOwn(kind: .configuration, size: 0)
+        appendOwn(kind: .configuration)
         log.append(IndexedConfiguration(index: log.lastIndex, configuration: configuration))
         // Those who go get the entry too, once, so that they know, and ask nobody for votes.
         broadcastAppend()

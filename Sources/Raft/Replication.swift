@@ -12,7 +12,8 @@ extension RaftCore {
         broadcastAppend()
     }
 
-    mutating func appendOwn(kind: EntryKind, size: UInt32) {
+    /// - Parameter size: of an entry that the core makes itself, that of a record without payload.
+    mutating func appendOwn(kind: EntryKind, size: UInt32 = 28) {
         let entry = EntryHeader(index: log.lastIndex + 1, term: term, kind: kind, size: size)
         log.append(entry)
         touch(entry.index)

@@ -27,8 +27,10 @@ struct FaultPlan {
         diskDelay = 50_000...sync * 1_000_000
         driftPermille = [0, 10, 100][Int.random(in: 0..<3, using: &generator)]
         meanTimes = [:]
+        // When too much happens at once nobody leads for long, and little can go wrong.
+        let pace = [1, 3, 10][Int.random(in: 0..<3, using: &generator)] as Nanoseconds
         for fault in Fault.allCases where fault.isTimed && Int.random(in: 0..<3, using: &generator) > 0 {
-            meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &generator)) * 1_000_000
+            meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &generator)) * pace * 1_000_000
         }
         limits.messageBytesMax = [1 << 20, 300, 50][Int.random(in: 0..<3, using: &generator)]
         limits.messagesInFlightMax = [128, 4, 1][Int.random(in: 0..<3, using: &generator)]

@@ -1,4 +1,5 @@
 import FileTree
+import Histories
 import NIOCore
 
 /// What a client of the simulation believes, and how it speaks.

@@ -360,7 +360,7 @@ final class SimulatedMember {
             let index = (log.last?.header.index ?? core.log.compactedIndex) + 1
             let configuration = core.log.configurations(in: index..<index + 1).first?.configuration
             let header = EntryHeader(
-                index: index, term: core.term, kind: configuration == nil ? .noOperation : .configuration, size: 0)
+                index: index, term: core.term, kind: configuration == nil ? .noOperation : .configuration, size: 28)
             // What the state keeps of it need only tell one from another.
             let payload = configuration.map { ByteBuffer(string: "\($0)") } ?? ByteBuffer()
             try keep([SimulatedEntry(header: header, payload: payload, configuration: configuration)], &invariants)

@@ -1,4 +1,5 @@
 import FileTree
+import Histories
 import NIOCore
 import Raft
 
@@ -42,7 +43,11 @@ extension Simulation {
 
     /// Sends the client's operation to the member that it believes to lead, or to any.
     private func ask(_ client: Int) {
-        let member = clients[client].leader ?? Int.random(in: members.indices, using: &generator)
+        // Reads that any member answers go to the one that the client is connected with.
+        let isRead = clients[client].operation.map { history[$0].kind == .get } ?? false
+        let near = isRead && !clients[client].isLease ? client % founders : clients[client].leader
+        let known = Int.random(in: 0..<5, using: &generator) > 0 ? near : nil
+        let member = known ?? Int.random(in: members.indices, using: &generator)
         lastRequest += 1
         clients[client].request = lastRequest
         clients[client].tries += 1
@@ -61,7 +66,7 @@ extension Simulation {
     func arrive(at member: Int, client: Int, id: Int) throws {
         guard clients[client].request == id, let operation = clients[client].operation else { return }
         guard members[member].isRunning else {
-            schedule(.answer(client: client, id: id, .refused), in: random(plan.delay))
+            schedule(.answer(from: member, client: client, id: id, .refused), in: random(plan.delay))
             return
         }
         let waiter = SimulatedMember.Waiter(client: client, request: id)
@@ -86,7 +91,7 @@ extension Simulation {
         }
     }
 
-    func received(_ answer: SimulatedMember.Answer, by client: Int, id: Int) {
+    func received(_ answer: SimulatedMember.Answer, from member: Int, by client: Int, id: Int) {
         guard clients[client].request == id, let operation = clients[client].operation else { return }
         switch answer {
         case .result(let bytes, _, _) where clients[client].isOpening:
@@ -96,7 +101,9 @@ extension Simulation {
             clients[client].session = nil
             clients[client].sequence = nil
             if clients[client].mayHaveHappened { finish(client) } else { ask(client) }
-        case .result(let bytes, _, _):
+        case .result(let bytes, let index, _):
+            // Writes and reads by lease are the leader's alone.
+            if index > 0 || clients[client].isLease { clients[client].leader = member }
             if clients[client].mayHaveHappened { note(.repeated) }
             let (outcome, known) = SimulatedClient.outcome(of: history[operation], bytes)
             clients[client].known[history[operation].file] = known
@@ -130,7 +137,8 @@ extension Simulation {
 
     func timedOut(_ client: Int, id: Int) {
         guard clients[client].request == id else { return }
-        clients[client].leader = nil
+        // Some are patient with whom they know.
+        if Int.random(in: 0..<3, using: &generator) > 0 { clients[client].leader = nil }
         lostAnswer(client)
     }
 

@@ -27,7 +27,9 @@ extension Simulation {
             guard try alternate() else { return }
         case .pause:
             // A leader that stood still believes that it leads.
-            let member = Int.random(in: 0..<2, using: &generator) == 0 ? leader ?? member : member
+            let isLeader = Int.random(in: 0..<2, using: &generator) == 0
+            let member = isLeader ? leader ?? member : member
+            let length = isLeader ? length + 500_000_000 : length
             trace("\(member + 1) stands still")
             pausedUntil[member] = max(pausedUntil[member], time + length)
             schedule(.resume(member), at: pausedUntil[member])
@@ -90,12 +92,16 @@ extension Simulation {
 
     /// How far it has come that a first leader is cut off, a second one leads without it, and the first leads again.
     struct Alternation {
-        enum Stage { case waitForSecond, secondLeads(since: Nanoseconds) }
+        enum Stage { case waitForSecond, secondLeads(since: Nanoseconds), firstLeadsAgain }
         var first: Int
         /// The only one that hears the second leader, and with five voters the first one's too.
         var witness: Int
         var voters: [Int]
         var term: Term
+        /// What the first leader had committed.
+        var commit: Index
+        /// Nobody hears the second leader, as in figure 8 of the paper.
+        var isSecondUnheard: Bool
         var deadline: Nanoseconds
         var stage = Stage.waitForSecond
         var second = 0
@@ -107,6 +113,7 @@ extension Simulation {
         guard (4...5).contains(voters.count), voters.allSatisfy({ members[$0].isRunning }),
             let witness = voters.filter({ $0 != first }).randomElement(using: &generator)
         else { return false }
+        trace("\(first + 1) is to be overwritten, and to come back")
         isolate(first, for: 4_000_000_000)
         if voters.count == 5 {
             connect(first, witness)
@@ -116,7 +123,9 @@ extension Simulation {
         // Of four voters, each leader lets another one go: then their majorities need not meet.
         if voters.count == 4 { try change(first, [.remove(members[witness].id)]) }
         let alternation = Alternation(
-            first: first, witness: witness, voters: voters, term: core.term, deadline: time + 4_000_000_000)
+            first: first, witness: witness, voters: voters, term: core.term, commit: core.commit,
+            isSecondUnheard: voters.count == 5 && Int.random(in: 0..<2, using: &generator) == 0,
+            deadline: time + 4_000_000_000)
         schedule(.alternate(alternation), in: 1_000_000)
         return true
     }
@@ -133,18 +142,37 @@ extension Simulation {
             guard second != alternation.witness else { return }
             // Before anything of its term reaches another than the witness.
             isolate(second, for: 4_000_000_000)
-            connect(second, alternation.witness)
+            if !alternation.isSecondUnheard { connect(second, alternation.witness) }
             next.second = second
             next.stage = .secondLeads(since: time)
             if alternation.voters.count == 4 { try change(second, [.remove(members[alternation.first].id)]) }
         case .secondLeads(let since):
-            let heard = members[alternation.witness].core?.log.lastTerm == members[alternation.second].core?.log.lastTerm
-            guard heard, alternation.voters.count == 5 || time - since > 300_000_000 else { break }
+            let heard =
+                members[alternation.witness].core?.log.lastTerm == members[alternation.second].core?.log.lastTerm
+            guard heard || alternation.isSecondUnheard, alternation.voters.count == 5 || time - since > 300_000_000
+            else { break }
             isolate(alternation.second, for: 3_000_000_000)
             for other in alternation.voters where other != alternation.second {
                 if alternation.voters.count == 5 || other != alternation.witness { connect(alternation.first, other) }
             }
             if alternation.voters.count == 4 { isolate(alternation.witness, for: 3_000_000_000) }
+            guard alternation.isSecondUnheard else { return }
+            trace("\(alternation.second + 1) led, and is cut off with what it wrote")
+            next.stage = .firstLeadsAgain
+        case .firstLeadsAgain:
+            // Were its old entry committed before one of its new term, this would be the moment to lose it.
+            let others = alternation.voters.filter { $0 != alternation.second }
+            let third = others.first { other in
+                guard let core = members[other].core, core.role == .leader, core.term > alternation.term + 1 else {
+                    return false
+                }
+                return core.commit > alternation.commit && core.log.term(at: core.commit) != core.term
+            }
+            guard let third else { break }
+            trace("\(third + 1) committed an entry of an earlier term by counting")
+            isolate(third, for: 2_000_000_000)
+            crash(third, for: 2_000_000_000)
+            for other in others where other != third { connect(alternation.second, other) }
             return
         }
         schedule(.alternate(next), in: 1_000_000)

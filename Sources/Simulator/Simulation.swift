@@ -1,5 +1,6 @@
 import FileTree
 import HeapModule
+import Histories
 import NIOCore
 import Raft
 
@@ -51,7 +52,7 @@ package final class Simulation {
         case snapshotEnded(Int, life: Int, PeerID, installed: Index?)
         case commitState(Int, life: Int)
         case request(Int, client: Int, id: Int)
-        case answer(client: Int, id: Int, SimulatedMember.Answer)
+        case answer(from: Int, client: Int, id: Int, SimulatedMember.Answer)
         case timeout(client: Int, id: Int)
         case act(client: Int)
         case fault(Fault)
@@ -250,7 +251,7 @@ package final class Simulation {
             try perform(
                 member, members[member].commitState(keeping: tail, now: clock(of: member), &invariants))
         case .request(let member, let client, let id): try arrive(at: member, client: client, id: id)
-        case .answer(let client, let id, let answer): received(answer, by: client, id: id)
+        case .answer(let member, let client, let id, let answer): received(answer, from: member, by: client, id: id)
         case .timeout(let client, let id): timedOut(client, id: id)
         case .act(let client): act(client)
         case .fault(let fault):
@@ -270,8 +271,10 @@ package final class Simulation {
         deferred[member] = []
         // A process that wakes up may find its sockets ready before its timers.
         if Int.random(in: 0..<2, using: &generator) == 0 {
-            let isRequest = { (happening: Happening) in if case .request = happening { true } else { false } }
-            waiting = waiting.filter(isRequest) + waiting.filter { !isRequest($0) }
+            let isRead = { (happening: Happening) in
+                if case .request(_, let client, _) = happening { self.clients[client].isLease } else { false }
+            }
+            waiting = waiting.filter(isRead) + waiting.filter { !isRead($0) }
         }
         for happening in waiting { try take(happening) }
     }
@@ -365,7 +368,7 @@ package final class Simulation {
                     [log?.configuration(at: index), log?.configuration].compactMap { $0 })
             }
             guard !isLost() else { continue }
-            schedule(.answer(client: waiter.client, id: waiter.request, answer), in: random(plan.delay))
+            schedule(.answer(from: member, client: waiter.client, id: waiter.request, answer), in: random(plan.delay))
         }
     }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Console
 import Foundation
+import Histories
 import Raft
 import Simulator
 
@@ -10,10 +11,14 @@ struct BanyanSim: AsyncParsableCommand {
         commandName: "banyan-sim",
         abstract: "Run whole clusters under faults in simulated time, and look for a broken promise.",
         discussion: """
-            A run is wholly decided by its seed. When an invariant breaks, the seed that shows it is printed, and its
-            trace (who sent what to whom, who believed what) is written to a file:
+            A run is wholly decided by its seed. When an invariant breaks, the run is made short (other kinds of faults are
+            left out, and steps), how to repeat it is printed, and its trace (who sent what to whom, who believed what) is
+            written to a file:
               banyan-sim --seeds 1..1000
               banyan-sim --seed 42 --trace seed-42.txt
+            Histories of clients, the simulation's and those of 'banyan-load --workload register', are JSON lines:
+              banyan-sim --seed 42 --history seed-42.jsonl
+              banyan-sim --check seed-42.jsonl
             Exit code 1: something broke.
             """)
 
@@ -24,12 +29,22 @@ struct BanyanSim: AsyncParsableCommand {
     @Option(help: "Plant this fault; with --mutant list all are named.") var mutant: String?
     @Option(help: ArgumentHelp("Write the trace of --seed here; - is standard output.", valueName: "file"))
     var trace: String?
+    @Option(help: ArgumentHelp("Write what the clients of --seed did here, as JSON lines.", valueName: "file"))
+    var history: String?
+    @Option(help: ArgumentHelp("Check a history for linearizability; run nothing.", valueName: "file"))
+    var check: String?
+    @Option(
+        help: ArgumentHelp(
+            "Leave out these kinds of faults: \(Fault.allCases.map(\.rawValue).joined(separator: ", ")).",
+            valueName: "kind,..."))
+    var without: FaultList = FaultList(kinds: [])
+    @Flag(help: "Report a failing run as it is.") var noShrink = false
 
     static func main() async { await Console.run(Self.self) }
 
     func validate() throws {
-        guard (seed == nil) != (seeds == nil) || mutant == "list" else {
-            throw ValidationError("give one --seed N, or many with --seeds FROM..TO")
+        guard [seed != nil, seeds != nil, check != nil, mutant == "list"].count(where: { $0 }) == 1 else {
+            throw ValidationError("give one --seed N, or many with --seeds FROM..TO, or a history to --check")
         }
         guard (1...9).contains(nodes), steps > 0 else {
             throw ValidationError("--nodes must be from 1 to 9, and --steps positive")
@@ -42,6 +57,8 @@ struct BanyanSim: AsyncParsableCommand {
     func run() async throws {
         if mutant == "list" {
             for mutant in Mutant.allCases { print(mutant.rawValue) }
+        } else if let check {
+            try checkHistory(check)
         } else if let seed {
             try runOne(seed)
         } else if let seeds {
@@ -52,6 +69,7 @@ struct BanyanSim: AsyncParsableCommand {
     private func options(_ seed: UInt64) -> Simulation.Options {
         var options = Simulation.Options(seed: seed)
         (options.steps, options.members, options.mutant) = (steps, nodes, mutant.flatMap(Mutant.init(rawValue:)))
+        options.without = Set(without.kinds)
         return options
     }
 
@@ -61,14 +79,9 @@ struct BanyanSim: AsyncParsableCommand {
         let report = Simulation(options).run()
         if let trace {
             let text = report.trace.joined(separator: "\n") + "\n"
-            if trace == "-" {
-                print(text, terminator: "")
-            } else {
-                do { try Data(text.utf8).write(to: URL(fileURLWithPath: trace)) } catch {
-                    throw CommandFailure("\(trace): can't be written: \(error.localizedDescription)")
-                }
-            }
+            if trace == "-" { try Console.output(Array(text.utf8)) } else { try write(Data(text.utf8), to: trace) }
         }
+        if let history { try write(HistoryFile.encode(report.history), to: history) }
         print(
             """
             seed \(seed): \(report.steps) steps, \(report.simulated / 1_000_000) ms simulated, \
@@ -77,12 +90,48 @@ struct BanyanSim: AsyncParsableCommand {
         try complain(of: report)
     }
 
+    private func write(_ data: Data, to path: String) throws {
+        do { try data.write(to: URL(fileURLWithPath: path)) } catch {
+            throw CommandFailure("\(path): can't be written: \(error.localizedDescription)")
+        }
+    }
+
+    private func checkHistory(_ path: String) throws {
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw CommandFailure("\(path): can't be read")
+        }
+        let history: History
+        do { history = try HistoryFile.decode(data) } catch { throw CommandFailure("\(path): \(error)") }
+        let (broken, undecided) = Linearizability.violation(in: history)
+        if let broken {
+            throw CommandFailure(
+                "\(path): no order explains the \(broken.count) operations on file \(broken.first?.file ?? 0)")
+        }
+        try Console.print(
+            "\(path): linearizable: \(history.count) operations"
+                + (undecided == 0 ? "" : ", but for \(undecided) files whose history is too long a puzzle"))
+    }
+
+    /// Says what broke and how to see it; a shorter run is looked for first.
     private func complain(of report: Simulation.Report) throws {
         guard let violation = report.violation else { return }
+        var options = options(report.seed)
+        var shown = violation
+        if !noShrink {
+            Console.complain(
+                "banyan-sim", "seed \(report.seed) breaks '\(violation.invariant)'; looking for a shorter run")
+            options = Shrinking.shrink(options)
+        }
+        options.isTraced = true
+        let short = Simulation(options).run()
+        shown = short.violation ?? violation
+        let file = "banyan-sim-\(options.seed).trace"
+        try write(Data((short.trace.joined(separator: "\n") + "\n").utf8), to: file)
+        let kinds = options.without.map(\.rawValue).sorted().joined(separator: ",")
         throw CommandFailure(
-            "seed \(report.seed) breaks '\(violation.invariant)': \(violation.detail); see it with "
-                + "'banyan-sim --seed \(report.seed) --steps \(steps) --nodes \(nodes)"
-                + (mutant.map { " --mutant \($0)" } ?? "") + " --trace -'")
+            "seed \(options.seed) breaks '\(shown.invariant)': \(shown.detail); its trace is in \(file); repeat it with "
+                + "'banyan-sim --seed \(options.seed) --steps \(options.steps) --nodes \(nodes)"
+                + (mutant.map { " --mutant \($0)" } ?? "") + (kinds.isEmpty ? "" : " --without \(kinds)") + "'")
     }
 
     private func runMany(_ range: ClosedRange<UInt64>) async throws {
@@ -154,6 +203,20 @@ private struct Totals {
             branches: \(Branch.allCases.map { "\($0.rawValue) \(branches[$0] ?? 0)" }.joined(separator: ", "))
             """
     }
+}
+
+/// `crash,pause`
+struct FaultList: ExpressibleByArgument {
+    let kinds: [Fault]
+
+    init(kinds: [Fault]) { self.kinds = kinds }
+
+    init?(argument: String) {
+        kinds = argument.split(separator: ",").compactMap { Fault(rawValue: String($0)) }
+        guard kinds.count == argument.split(separator: ",").count else { return nil }
+    }
+
+    var defaultValueDescription: String { "none" }
 }
 
 /// `1..1000`

@@ -1,6 +1,6 @@
 /// What a client asked of one file, and what it was told. Each value is written once in a run, and so names the write
 /// that brought it; 0 stands for "no file".
-package struct Operation: Sendable {
+package struct Operation: Equatable, Sendable {
     package enum Kind: Equatable, Sendable {
         case put(Int)
         case get
@@ -38,7 +38,7 @@ package struct Operation: Sendable {
     }
 
     /// The file's value afterwards, if the operation can take effect at `value` with its outcome; else nil.
-    func effect(on value: Int) -> Int? {
+    package func effect(on value: Int) -> Int? {
         switch (kind, outcome) {
         case (.put(let new), .done), (.put(let new), .unknown): new
         case (.get, .value(let seen)): seen == value ? value : nil
