@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 
-.PHONY: help run build test lint format clean packages python
+.PHONY: help run build test chaos lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -21,6 +21,12 @@ TESTING := -c release -Xswiftc -enable-testing --scratch-path .build-test
 test: packages python ## Build everything optimized and run all tests.
 	$(SWIFT) build $(TESTING) --build-tests
 	$(SWIFT) test $(TESTING) --skip-build
+
+CHAOS_SECONDS ?= 300
+
+chaos: packages ## Do the worst to five real members, for CHAOS_SECONDS, and check what their clients saw.
+	$(SWIFT) build $(TESTING) --build-tests
+	BANYAN_CHAOS_SECONDS=$(CHAOS_SECONDS) $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests
 
 lint: ## Check the form of all Swift sources.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests

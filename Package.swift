@@ -104,9 +104,10 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
-            name: "banyan", dependencies: ["BanyanClient", "Mirror", "Console", arguments], swiftSettings: strict),
+            name: "banyan", dependencies: ["BanyanClient", "Mirror", "Node", "Console", arguments],
+            swiftSettings: strict),
         .executableTarget(
-            name: "banyan-load", dependencies: ["LoadGenerator", "BanyanClient", "Console", arguments],
+            name: "banyan-load", dependencies: ["LoadGenerator", "Histories", "BanyanClient", "Console", arguments],
             swiftSettings: strict),
 
         .executableTarget(
@@ -130,7 +131,9 @@ let package = Package(
         .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",
-            dependencies: ["BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", nioCore],
+            dependencies: [
+                "BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", "banyan-sim", nioCore, nioPosix,
+            ],
             swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]

@@ -7,7 +7,7 @@ import WireProtocol
 
 /// What to do to a cluster, and for how long.
 package struct Load: Sendable {
-    package enum Workload: String, Sendable, CaseIterable { case put, get, list }
+    package enum Workload: String, Sendable, CaseIterable { case put, get, list, register }
 
     package var nodes: [String]
     package var workload: Workload
@@ -18,11 +18,14 @@ package struct Load: Sendable {
     package var files: Int
     package var duration: Duration
     package var warmup: Duration
+    /// Of reads.
+    package var consistency: Consistency
 
     package init(
         nodes: [String], workload: Workload, clients: Int, connections: Int, size: Int, files: Int, duration: Duration,
-        warmup: Duration
+        warmup: Duration, consistency: Consistency = .linearizable
     ) {
+        self.consistency = consistency
         self.nodes = nodes
         self.workload = workload
         self.clients = clients
@@ -134,14 +137,18 @@ private final class Run {
             case .put:
                 Put(path: try TreePath(LoadGenerator.path(of: file)), content: content).write(to: &body)
                 return (.write, body)
-            case .get: Query.get(try TreePath(LoadGenerator.path(of: file))).write(to: &body)
-            case .list:
+            case .get:
+                let kind = load.consistency.begin(&body)
+                Query.get(try TreePath(LoadGenerator.path(of: file))).write(to: &body)
+                return (kind, body)
+            case .list, .register:
+                let kind = load.consistency.begin(&body)
                 Query.list(try TreePath(LoadGenerator.directory(of: file)), after: [], limit: 100).write(to: &body)
+                return (kind, body)
             }
         } catch {
             preconditionFailure("the load's own paths are valid")
         }
-        return (.read, body)
     }
 
     private func answered(_ client: Int, _ began: NIODeadline, _ result: Result<Frame, BanyanError>) {

@@ -144,6 +144,29 @@ package final class LogStore: Sendable {
         } catch { throw .store(error.code) }
     }
 
+    /// Appends a configuration of a new cluster in a new term, as committed, and with it all that stands before it.
+    package func restart(_ identity: Identity, alone configuration: Configuration) throws(LogError) {
+        let recovered = try recover()
+        var identity = identity
+        identity.genesis = configuration
+        var row = recovered.row
+        let (term, index) = (row.hardState.term + 1, recovered.log.lastIndex + 1)
+        row.hardState = HardState(term: term, vote: nil, commit: index)
+        var record = ByteBuffer()
+        var payload = ByteBuffer()
+        configuration.write(to: &payload)
+        let start = record.beginRecord(.configuration, index: index, term: term, length: payload.readableBytes)
+        record.writeImmutableBuffer(payload)
+        record.sealRecord(at: start)
+        do {
+            var transaction = try environment.beginWrite()
+            try write(identity, &transaction)
+            try append(record, at: index, &transaction)
+            try write(row, &transaction)
+            try transaction.commit()
+        } catch { throw .store(error.code) }
+    }
+
     private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {
         var row = ByteBuffer()
         row.writeMultipleIntegers(

@@ -2,6 +2,7 @@ import ArgumentParser
 import BanyanClient
 import Console
 import Foundation
+import Histories
 import LoadGenerator
 
 @main
@@ -13,23 +14,38 @@ struct BanyanLoad: AsyncParsableCommand {
             Each client sends its next request when the last one was answered. Gets and listings are linearizable. The
             files stand in /load, in 100 directories; get and list write them first. The exit code is 1 when an
             operation failed.
+
+            --workload register measures nothing: its clients put, get, compare and set, and delete --files files (new ones
+            every two seconds) while you do your worst to the cluster, and write down what they saw:
+              banyan-load --workload register --clients 10 --files 10 --duration 60s --history h.jsonl
+              banyan-sim --check h.jsonl
             """)
 
     @Option(help: ArgumentHelp("Addresses of members.", valueName: "host:port,..."))
     var nodes: NodeList?
-    @Option(help: "put, get or list.") var workload: Load.Workload = .put
+    @Option(help: "put, get, list, or register: see --history.") var workload: Load.Workload = .put
     @Option(help: "How many requests are under way at once.") var clients = 256
     @Option(help: "Over how many connections.") var connections = 16
     @Option(help: "Bytes of a file.") var size = 256
     @Option(help: "How many files.") var files = 10_000
     @Option(help: "How long to measure, as in 10s.") var duration: Seconds = Seconds(value: 10)
     @Option(help: "How long to run before that.") var warmup: Seconds = Seconds(value: 2)
+    enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
+    @Option(help: "Of gets and listings: linearizable, lease or stale.") var consistency = Level.linearizable
     @Option(help: ArgumentHelp("Write the result as JSON; - is standard output.", valueName: "file")) var json: String?
+    @Option(
+        help: ArgumentHelp(
+            "With --workload register: what each client did, as JSON lines for 'banyan-sim --check'.", valueName: "file"
+        ))
+    var history: String?
 
     func validate() throws {
         guard clients > 0, connections > 0, files > 0, duration.value > 0, (0...(1 << 20)).contains(size) else {
             throw ValidationError(
                 "--clients, --connections, --files and --duration must be positive, --size from 0 to 1048576")
+        }
+        guard (workload == .register) == (history != nil) else {
+            throw ValidationError("--workload register and --history FILE belong together")
         }
     }
 
@@ -54,12 +70,33 @@ struct BanyanLoad: AsyncParsableCommand {
         }
     }
 
+    private var level: Consistency {
+        switch consistency {
+        case .linearizable: .linearizable
+        case .lease: .lease
+        case .stale: .stale(maximumAge: nil)
+        }
+    }
+
+    /// What failed is part of the history, and no failure of the tool.
+    private func runRegister(_ load: Load, to path: String) async throws {
+        let result = try await RegisterWorkload.run(load)
+        do { try HistoryFile.encode(result.history).write(to: URL(fileURLWithPath: path)) } catch {
+            throw CommandFailure("\(path): can't be written")
+        }
+        try Console.print(
+            "register  \(result.history.count) operations, \(result.answered) answered, \(result.failures) failed"
+                + (result.firstFailure.map { ", the first: \($0)" } ?? ""))
+        if result.answered == 0 { throw CommandFailure(result.firstFailure ?? "nothing was answered", exitCode: 5) }
+    }
+
     func run() async throws {
         let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
         let load = Load(
             nodes: list.addresses, workload: workload, clients: clients,
             connections: connections, size: size, files: files, duration: .milliseconds(Int64(duration.value * 1000)),
-            warmup: .milliseconds(Int64(warmup.value * 1000)))
+            warmup: .milliseconds(Int64(warmup.value * 1000)), consistency: level)
+        if let history { return try await runRegister(load, to: history) }
         let result: LoadResult
         do { result = try await LoadGenerator.run(load) } catch let error as BanyanError {
             throw CommandFailure("filling /load: \(error)", exitCode: 5)

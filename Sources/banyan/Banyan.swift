@@ -19,7 +19,7 @@ struct Banyan: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
             MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
-            MemberCommand.self, LocalCommand.self,
+            MemberCommand.self, RecoverCommand.self, LocalCommand.self,
         ])
 
     static func main() async {
@@ -115,6 +115,34 @@ struct Timeout: ExpressibleByArgument {
     }
 
     var defaultValueDescription: String { "5s" }
+}
+
+/// What a read may miss.
+struct ConsistencyOptions: ParsableArguments {
+    enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
+
+    @Option(
+        help: ArgumentHelp(
+            "What a read may miss: linearizable (nothing), lease (nothing, if the members' clocks run alike), stale.",
+            valueName: "level"))
+    var consistency = Level.linearizable
+
+    @Option(
+        name: .customLong("max-age"),
+        help: ArgumentHelp("With stale: miss nothing that is older than this, as in 2s.", valueName: "duration"))
+    var maximumAge: Timeout?
+
+    func validate() throws {
+        if maximumAge != nil, consistency != .stale { throw ValidationError("--max-age needs --consistency stale") }
+    }
+
+    var level: Consistency {
+        switch consistency {
+        case .linearizable: .linearizable
+        case .lease: .lease
+        case .stale: .stale(maximumAge: maximumAge?.duration)
+        }
+    }
 }
 
 /// The condition of a write, for scripts that must not overwrite what they have not seen.

@@ -75,14 +75,16 @@ struct PutCommand: AsyncParsableCommand {
 struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "get", abstract: "Read a file.",
-        discussion: "It shows what was last acknowledged, whichever member is asked.")
+        discussion:
+            "It shows what was last acknowledged, whichever member is asked, unless --consistency asks for less.")
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var reading: ConsistencyOptions
     @Argument(help: "The path in the cluster.") var path: String
     @Option(name: .shortAndLong, help: "Write to this file instead of standard output.") var output: String?
 
     func run() async throws {
-        let (content, info) = try await cluster.withClient(path) { try await $0.get(path) }
+        let (content, info) = try await cluster.withClient(path) { try await $0.get(path, reading.level) }
         guard let output else {
             try Console.output(content)
             return
@@ -99,6 +101,7 @@ struct ListCommand: AsyncParsableCommand {
         commandName: "ls", abstract: "List a directory, ordered by the names' bytes.")
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var reading: ConsistencyOptions
     @Argument(help: "The directory.") var path: String = "/"
     @Flag(name: .short, help: "With mode, size, time and revision.") var long = false
     @Flag(name: .customShort("R"), help: "With everything below it.") var recursive = false
@@ -121,7 +124,7 @@ struct ListCommand: AsyncParsableCommand {
             var (after, hasMore) = ("", true)
             var below: [String] = []
             while hasMore {
-                let page = try await client.list(directory, after: after)
+                let page = try await client.list(directory, after: after, reading.level)
                 for entry in page.entries {
                     let path = directory.hasSuffix("/") ? directory + entry.name : "\(directory)/\(entry.name)"
                     found.append((path, entry.info))
@@ -156,10 +159,11 @@ struct StatCommand: AsyncParsableCommand {
         commandName: "stat", abstract: "Show a file's or a directory's size, mode, time and revision.")
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var reading: ConsistencyOptions
     @Argument(help: "The path in the cluster.") var path: String
 
     func run() async throws {
-        let info = try await cluster.withClient(path) { try await $0.stat(path) }
+        let info = try await cluster.withClient(path) { try await $0.stat(path, reading.level) }
         let result = EntryResult(path: path, info)
         try cluster.show(
             result,

@@ -9,31 +9,57 @@ final class TestCluster {
     }
 
     let folder: URL
+    /// Where members and clients are found.
     let ports: [Int]
+    /// Where the members themselves listen: there, or behind proxies that can cut their links.
+    private let listenPorts: [Int]
+    private let proxies: [LinkProxy]
     private var processes: [Int: Process] = [:]
 
     var addresses: [String] { ports.map { "127.0.0.1:\($0)" } }
-    private var list: String { ports.enumerated().map { "\($0 + 1)=127.0.0.1:\($1)" }.joined(separator: ",") }
+    private var list: String { list(of: 1...founders) }
+
+    private func list(of ids: some Sequence<Int>) -> String {
+        ids.map { "\($0)=127.0.0.1:\(ports[$0 - 1])" }.joined(separator: ",")
+    }
 
     /// What each member is started with, beside what it needs.
     private let options: [String]
 
     /// Starts a new cluster and waits until it has a leader.
-    static func start(members: Int, options: [String] = []) async throws -> TestCluster {
-        let cluster = try TestCluster(members: members, options: options)
+    static func start(
+        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false
+    ) async throws -> TestCluster {
+        let cluster = try TestCluster(members: members, spare: spare, options: options, isProxied: isProxied)
         for id in 1...members { try cluster.start(id, isNew: true) }
         _ = try await cluster.leader()
         return cluster
     }
 
-    init(members: Int, options: [String] = []) throws {
+    /// - Parameter spare: members more that can join later.
+    init(members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false) throws {
         self.options = options
+        founders = members
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-test-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        ports = try Self.freePorts(members)
+        let count = members + spare
+        let free = try Self.freePorts(isProxied ? 2 * count : count)
+        ports = Array(free[..<count])
+        listenPorts = isProxied ? Array(free[count...]) : ports
+        let rules = LinkRules()
+        self.rules = rules
+        let listen = listenPorts
+        proxies =
+            isProxied
+            ? try (0..<count).map { try LinkProxy(of: $0 + 1, on: free[$0], to: listen[$0], rules) } : []
     }
 
+    /// What happens to the links between members.
+    let rules: LinkRules
+    private let founders: Int
+
     deinit {
+        for proxy in proxies { proxy.close() }
         for process in processes.values {
             kill(process.processIdentifier, SIGKILL)
             process.waitUntilExit()
@@ -70,13 +96,31 @@ final class TestCluster {
     func directory(_ id: Int) -> String { folder.appendingPathComponent("\(id)").path }
 
     @discardableResult
-    func start(_ id: Int, isNew: Bool = false) throws -> Process {
-        var arguments = ["--data", directory(id)] + options
+    func start(_ id: Int, isNew: Bool = false, options own: [String] = []) throws -> Process {
+        var arguments = ["--data", directory(id)] + options + own
         if isNew { arguments += ["--id", "\(id)", "--cluster", list, "--bootstrap"] }
+        if listenPorts != ports { arguments += ["--listen", "127.0.0.1:\(listenPorts[id - 1])"] }
         let process = try launch("banyand", arguments, log: "\(id).log")
         processes[id] = process
         return process
     }
+
+    /// Starts a member with an empty directory that waits to be taken in, and waits until it listens.
+    func join(_ id: Int, options own: [String] = []) async throws {
+        let others = (1...founders).contains(id) ? Array(1...founders) : Array(1...founders) + [id]
+        try start(id, options: own + ["--id", "\(id)", "--cluster", list(of: others), "--join"])
+        guard try await condition({ try log(id).contains("waiting to be taken in") }) else {
+            throw Failure(description: "member \(id) does not wait to be taken in: \(try log(id))")
+        }
+    }
+
+    /// Ends a member without a word, and deletes what it had.
+    func wipe(_ id: Int) throws {
+        try signal(id, SIGKILL)
+        try FileManager.default.removeItem(atPath: directory(id))
+    }
+
+    func isRunning(_ id: Int) -> Bool { processes[id]?.isRunning ?? false }
 
     func signal(_ id: Int, _ number: Int32) throws {
         guard let process = processes[id] else { throw Failure(description: "member \(id) does not run") }

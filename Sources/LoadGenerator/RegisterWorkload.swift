@@ -1,0 +1,148 @@
+import BanyanClient
+import Foundation
+import Histories
+
+/// Clients that use each file as a register, and remember all that they did, so that a checker can say whether it could have
+/// happened. Every value is written once.
+///
+/// Every two seconds they turn to new files: then no file's history is too long to be checked. At the end each file is read
+/// once more: whatever was acknowledged must be there.
+package enum RegisterWorkload {
+    /// How long a client uses the same files.
+    private static let epochSeconds = 2.0
+    /// A client rests for up to so long between two operations, or the history would soon be as large as the disk.
+    private static let restMicroseconds = 0...10_000
+
+    package struct Result: Sendable {
+        package var history: History
+        /// Operations that got an answer, and the first failure.
+        package var answered: Int
+        package var failures: Int
+        package var firstFailure: String?
+    }
+
+    package static func run(_ load: Load) async throws -> Result {
+        let clients = (0..<load.connections).map { _ in BanyanClient(nodes: load.nodes, timeout: .seconds(5)) }
+        let run = Run(load, directory: "/register/\(UInt64.random(in: 1...UInt64.max))")
+        await withTaskGroup(of: Void.self) { group in
+            for client in 0..<load.clients {
+                group.addTask { await run.work(client, with: clients[client % clients.count]) }
+            }
+        }
+        await run.readBack(with: clients[0])
+        for client in clients { await client.close() }
+        return await run.result
+    }
+
+    private actor Run {
+        private let load: Load
+        private let directory: String
+        private let began = ContinuousClock.now
+        private var history: History = []
+        private var lastValue = 0
+        private var failures = 0
+        private var firstFailure: String?
+
+        init(_ load: Load, directory: String) {
+            self.load = load
+            self.directory = directory
+        }
+
+        var result: Result {
+            Result(
+                history: history, answered: history.count { $0.returned != nil }, failures: failures,
+                firstFailure: firstFailure)
+        }
+
+        private var now: UInt64 { UInt64((ContinuousClock.now - began) / .nanoseconds(1)) }
+
+        private func path(_ file: Int) -> String { "\(directory)/\(file)" }
+
+        func work(_ client: Int, with connection: BanyanClient) async {
+            /// What the client last saw of each file of this epoch.
+            var known: [Int: (value: Int, revision: UInt64)] = [:]
+            var epoch = -1
+            while ContinuousClock.now - began < load.duration {
+                let current = Int((ContinuousClock.now - began) / .seconds(1) / RegisterWorkload.epochSeconds)
+                if current != epoch { (epoch, known) = (current, [:]) }
+                let file = epoch * load.files + Int.random(in: 0..<load.files)
+                await operate(client, on: file, &known, connection)
+                try? await Task.sleep(for: .microseconds(Int.random(in: RegisterWorkload.restMicroseconds)))
+            }
+        }
+
+        private func operate(
+            _ client: Int, on file: Int, _ known: inout [Int: (value: Int, revision: UInt64)],
+            _ connection: BanyanClient
+        ) async {
+            let kind: Histories.Operation.Kind
+            switch Int.random(in: 0..<10) {
+            case 0..<4: kind = .put(newValue())
+            case 4..<8: kind = .get
+            case 8: kind = known[file].map { .compareAndSet($0.value, newValue()) } ?? .get
+            default: kind = .delete
+            }
+            known[file] = await perform(kind, client, on: file, revision: known[file]?.revision ?? 0, connection)
+        }
+
+        private func newValue() -> Int {
+            lastValue += 1
+            return lastValue
+        }
+
+        /// Answers with what the file held when the operation ended, if that is known.
+        private func perform(
+            _ kind: Histories.Operation.Kind, _ client: Int, on file: Int, revision: UInt64, _ connection: BanyanClient
+        ) async -> (value: Int, revision: UInt64)? {
+            let position = history.count
+            history.append(Histories.Operation(client: client, file: file, kind: kind, invoked: now))
+            do {
+                var seen: (value: Int, revision: UInt64)?
+                var outcome = Histories.Operation.Outcome.done
+                switch kind {
+                case .put(let value):
+                    seen = (value, try await connection.put(path(file), Array("\(value)".utf8)))
+                case .compareAndSet(_, let value):
+                    seen = (
+                        value, try await connection.put(path(file), Array("\(value)".utf8), if: .revision(revision))
+                    )
+                case .delete: _ = try await connection.remove(path(file))
+                case .get:
+                    let (content, info) = try await connection.get(path(file), load.consistency)
+                    let value = Int(String(decoding: content, as: UTF8.self)) ?? -1
+                    (seen, outcome) = ((value, info.revision), .value(value))
+                }
+                finish(position, outcome)
+                return seen
+            } catch BanyanError.notFound {
+                finish(position, kind == .get ? .value(0) : .refused)
+            } catch BanyanError.conditionFailed {
+                finish(position, .refused)
+            } catch {
+                fail(position, error)
+            }
+            return nil
+        }
+
+        private func finish(_ position: Int, _ outcome: Histories.Operation.Outcome) {
+            history[position].returned = now
+            history[position].outcome = outcome
+        }
+
+        private func fail(_ position: Int, _ error: any Error) {
+            failures += 1
+            if firstFailure == nil { firstFailure = "\(error)" }
+            // These prove that nothing was changed; a get that says nothing stands for it.
+            switch error as? BanyanError {
+            case .noQuorum, .unreachable, .refused: history[position].kind = .get
+            default: break
+            }
+        }
+
+        func readBack(with connection: BanyanClient) async {
+            for file in Set(history.map(\.file)).sorted() {
+                _ = await perform(.get, load.clients, on: file, revision: 0, connection)
+            }
+        }
+    }
+}

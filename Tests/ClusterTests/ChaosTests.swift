@@ -1,0 +1,192 @@
+import BanyanClient
+import Foundation
+import Testing
+
+/// Five real members, clients that write down what they see, and a schedule of all that can happen to machines. What the
+/// clients saw must have an order, and everything acknowledged must be there at the end.
+///
+/// `make chaos` gives it more time; it prints its seed, and BANYAN_CHAOS_SEED repeats the schedule (not the timing).
+@Suite("Chaos", .serialized)
+struct ChaosTests {
+    private enum Fault: CaseIterable {
+        case kill, killLeader, stop, cutLink, isolate, isolateLeader, slowLinks, transfer, wipe, exchange, restartAll
+    }
+
+    private static func environment(_ name: String) -> UInt64? {
+        ProcessInfo.processInfo.environment[name].flatMap(UInt64.init)
+    }
+
+    @Test("five members under kills, stops, cuts, lost disks and changes of membership lose nothing and never lie")
+    func chaos() async throws {
+        let seconds = Self.environment("BANYAN_CHAOS_SECONDS") ?? 20
+        let seed = Self.environment("BANYAN_CHAOS_SEED") ?? UInt64.random(in: 0...UInt64.max)
+        print("chaos: seed \(seed), \(seconds) s")
+        var generator = Generator(state: seed)
+        let cluster = try await TestCluster.start(members: 5, options: ["--log-tail", "500"], isProxied: true)
+        let history = cluster.folder.appendingPathComponent("history.jsonl").path
+        let load = try cluster.begin(
+            "banyan-load",
+            [
+                "--nodes", cluster.addresses.joined(separator: ","), "--workload", "register", "--clients", "10",
+                "--connections", "5", "--files", "5", "--duration", "\(seconds)s", "--history", history,
+            ])
+        let end = ContinuousClock.now + .seconds(Int(seconds) - 3)
+        var done: [Fault: Int] = [:]
+        while ContinuousClock.now < end {
+            let fault = Fault.allCases.randomElement(using: &generator) ?? .kill
+            if try await begin(fault, on: cluster, &generator) { done[fault, default: 0] += 1 }
+            try await Task.sleep(for: .milliseconds(Int.random(in: 100...800, using: &generator)))
+        }
+        print("chaos: \(done.map { "\($0.key) \($0.value)" }.sorted().joined(separator: ", "))")
+        try recover(cluster)
+        load.waitUntilExit()
+        #expect(load.terminationStatus == 0, "the load tool failed; the history is in \(history)")
+        let check = try cluster.run("banyan-sim", ["--check", history])
+        if check.code != 0 {
+            let kept = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-chaos-\(seed).jsonl")
+            try? FileManager.default.copyItem(atPath: history, toPath: kept.path)
+            Issue.record("seed \(seed): \(check.errors); the history is in \(kept.path)")
+        }
+        print("chaos: \(check.output)", terminator: "")
+        // Nothing diverged: members at one index have one digest.
+        let client = cluster.client()
+        let isEqual = try await Self.settles {
+            let members = try await client.status()
+            return members.count == 5 && Set(members.map { "\($0.appliedIndex) \($0.digest)" }).count == 1
+        }
+        let members = try await client.status()
+        #expect(isEqual, "seed \(seed): \(members)")
+        await client.close()
+    }
+
+    private static func settles(_ holds: () async throws -> Bool) async throws -> Bool {
+        let end = ContinuousClock.now + .seconds(60)
+        while ContinuousClock.now < end {
+            if (try? await holds()) == true { return true }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        return false
+    }
+
+    /// Everybody runs, and hears everybody.
+    private func recover(_ cluster: TestCluster) throws {
+        cluster.rules.heal()
+        for id in 1...5 {
+            if cluster.isRunning(id) { try cluster.signal(id, SIGCONT) } else { try cluster.start(id) }
+        }
+    }
+
+    private func begin(_ fault: Fault, on cluster: TestCluster, _ generator: inout Generator) async throws -> Bool {
+        let member = Int.random(in: 1...5, using: &generator)
+        let pause = Duration.milliseconds(Int.random(in: 50...2000, using: &generator))
+        let leader = try? await cluster.leader()
+        switch fault {
+        case .kill, .killLeader:
+            let victim = fault == .killLeader ? leader ?? member : member
+            try cluster.signal(victim, SIGKILL)
+            try await Task.sleep(for: pause)
+            try cluster.start(victim)
+        case .stop:
+            try cluster.signal(member, SIGSTOP)
+            try await Task.sleep(for: pause)
+            try cluster.signal(member, SIGCONT)
+        case .restartAll:
+            for id in 1...5 { try cluster.signal(id, SIGKILL) }
+            for id in 1...5 { try cluster.start(id) }
+        case .cutLink:
+            cluster.rules.cut(member, member % 5 + 1)
+            try await Task.sleep(for: pause)
+            cluster.rules.heal()
+        case .isolate, .isolateLeader:
+            cluster.rules.isolate(fault == .isolateLeader ? leader ?? member : member, from: 1...5)
+            try await Task.sleep(for: pause)
+            cluster.rules.heal()
+        case .slowLinks:
+            for other in 1...5 where other != member { cluster.rules.slow(other, member) }
+            try await Task.sleep(for: pause)
+            cluster.rules.heal()
+        case .transfer:
+            let client = cluster.client(timeout: .seconds(2))
+            try? await client.transferLeadership()
+            await client.close()
+        case .wipe: return try await wipe(member, of: cluster)
+        case .exchange: return try await exchange(member, of: cluster)
+        }
+        return true
+    }
+
+    /// Whether each member has all that is committed: then one of them may lose its disk.
+    private func isLevel(_ client: BanyanClient) async throws -> Bool {
+        let members = try await client.status()
+        let commit = members.map(\.commitIndex).max() ?? 0
+        return members.count == 5 && members.allSatisfy { $0.role != "unreachable" && $0.role != "learner" }
+            && members.allSatisfy { $0.appliedIndex + 1000 > commit }
+    }
+
+    private func wipe(_ member: Int, of cluster: TestCluster) async throws -> Bool {
+        let client = cluster.client(timeout: .seconds(10))
+        guard (try? await isLevel(client)) == true else {
+            await client.close()
+            return false
+        }
+        try cluster.wipe(member)
+        try await cluster.join(member)
+        let isBack = try await Self.settles {
+            do { try await client.change(.replace(UInt64(member), address: nil)) } catch BanyanError.membershipRefused {
+                // An answer that was lost may have been "done": then it is a member already, by its new directory.
+            }
+            return try await client.members().contains { $0.id == UInt64(member) && $0.isLearner }
+        }
+        let log = try cluster.log(member).suffix(500)
+        #expect(isBack, "member \(member) was not taken back: \(log)")
+        try await promote(member, client)
+        return true
+    }
+
+    private func promote(_ member: Int, _ client: BanyanClient) async throws {
+        let isVoter = try await Self.settles {
+            try? await client.change(.promote(UInt64(member)))
+            return try await client.members().contains { $0.id == UInt64(member) && !$0.isLearner }
+        }
+        #expect(isVoter, "member \(member) does not vote again")
+        await client.close()
+    }
+
+    /// Lets a member go, and takes it in again.
+    private func exchange(_ member: Int, of cluster: TestCluster) async throws -> Bool {
+        let client = cluster.client(timeout: .seconds(10))
+        guard (try? await isLevel(client)) == true else {
+            await client.close()
+            return false
+        }
+        let isGone = try await Self.settles {
+            try? await client.change(.remove(UInt64(member)))
+            return try await !client.members().contains { $0.id == UInt64(member) }
+        }
+        #expect(isGone, "member \(member) was not let go")
+        try cluster.wipe(member)
+        try await cluster.join(member)
+        let address = cluster.addresses[member - 1]
+        let isBack = try await Self.settles {
+            try? await client.change(.add(UInt64(member), address: address))
+            return try await client.members().contains { $0.id == UInt64(member) }
+        }
+        let log = try cluster.log(member).suffix(500)
+        #expect(isBack, "member \(member) was not taken in: \(log)")
+        try await promote(member, client)
+        return true
+    }
+
+    /// SplitMix64.
+    private struct Generator: RandomNumberGenerator {
+        var state: UInt64
+
+        mutating func next() -> UInt64 {
+            state &+= 0x9E37_79B9_7F4A_7C15
+            var mixed = state
+            mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+            mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+            return mixed ^ (mixed >> 31)
+        }
+    }
+}
