@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 
-.PHONY: help run build test chaos lint format clean packages python
+.PHONY: help run build test chaos failover lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -26,7 +26,11 @@ CHAOS_SECONDS ?= 300
 
 chaos: packages ## Do the worst to five real members, for CHAOS_SECONDS, and check what their clients saw.
 	$(SWIFT) build $(TESTING) --build-tests
-	BANYAN_CHAOS_SECONDS=$(CHAOS_SECONDS) $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests
+	BANYAN_CHAOS_SECONDS=$(CHAOS_SECONDS) $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests/chaos
+
+failover: packages ## Kill the leader 50 times, and print how long it takes until a write is acknowledged again.
+	$(SWIFT) build $(TESTING) --build-tests
+	BANYAN_FAILOVER_KILLS=50 $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests/failover
 
 lint: ## Check the form of all Swift sources.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests

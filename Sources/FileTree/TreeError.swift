@@ -32,7 +32,7 @@ package enum TreeError: UInt16, Error, Equatable, Sendable, CaseIterable {
 }
 
 /// What must never happen to a member's state. It stops executing; its log is still sound.
-package enum StateError: Error, Equatable, Sendable {
+package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
     /// LMDB or the disk failed; the number is LMDB's or the system's.
     case store(Int32)
     /// A row's CRC32 does not match: bits rotted.
@@ -41,4 +41,14 @@ package enum StateError: Error, Equatable, Sendable {
     case unknownFormat
     /// An entry came out of order.
     case wrongIndex(expected: UInt64, got: UInt64)
+
+    package var description: String {
+        switch self {
+        case .store(let code): "its disk or store fails (code \(code))"
+        case .corruptRow(let table): "a row of table \(table) is damaged"
+        case .unknownFormat:
+            "it holds a command or a row that this program does not know: the cluster's version is newer; start a newer program"
+        case .wrongIndex(let expected, let got): "entry \(got) came where \(expected) was to come"
+        }
+    }
 }

@@ -32,12 +32,19 @@ extension Replica {
         connection.requestsInFlight += 1
         switch frame.kind {
         case .write:
-            if frame.body.readableBytes > FileTreeLimits.commandBytesMax {
+            // A follower may not know the cluster's version yet: the leader judges.
+            if core.role != .leader {
+                refuse(waiter, core.leader == nil ? .noLeader : .notLeader)
+            } else if frame.body.readableBytes > FileTreeLimits.commandBytesMax {
                 answer(waiter) { Outcome.failed(.contentTooLarge, revision: 0).write(to: &$0) }
             } else if let error = CommandHeader.refusal(
                 of: frame.body, clusterVersion: lastReport.applied.clusterVersion)
             {
-                answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
+                if error == .unsupported, mayRaiseVersion {
+                    refuse(waiter, .busy)
+                } else {
+                    answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
+                }
             } else {
                 newWrites.append((waiter, frame.body, deadline))
             }

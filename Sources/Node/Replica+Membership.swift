@@ -101,9 +101,24 @@ extension Replica {
         }
     }
 
+    /// Makes the changes once the new majority has answered a heartbeat from now on: one that died a moment ago must not
+    /// count as there.
     private func change(_ changes: [MembershipChange], for waiter: Waiter) {
         step(.tick)
-        switch core.membershipRefusal(of: changes) {
+        tryChange(PendingChange(changes: changes, waiter: waiter, round: core.lastRound + 1, since: core.now))
+    }
+
+    func retryChanges() {
+        let changes = pendingChanges
+        pendingChanges = []
+        for change in changes { tryChange(change) }
+    }
+
+    private func tryChange(_ change: PendingChange) {
+        let (changes, waiter) = (change.changes, change.waiter)
+        switch core.membershipRefusal(of: changes, heardAfter: change.round) {
+        case .unreachableMajority where core.now - change.since < core.limits.electionTimeout:
+            pendingChanges.append(change)
         case nil:
             step(.changeMembership(changes))
             keepOwnEntries()
@@ -185,6 +200,13 @@ extension Replica {
     }
 
     // MARK: the cluster version
+
+    /// Whether what is not supported now may be in a moment: a newer version is on its way, or a new leader has yet to hear
+    /// what its peers know.
+    var mayRaiseVersion: Bool {
+        guard core.role == .leader, knownVersion > lastReport.applied.clusterVersion else { return false }
+        return raising != nil || core.now - leadership.since < core.limits.electionTimeout
+    }
 
     /// Brings the newest version into force that every member knows. A leader's proposal of its own.
     func raiseVersionIfPossible() {

@@ -129,6 +129,13 @@ extension Replica {
         }
     }
 
+    func report(_ offence: Offence) {
+        let id = core.configuration.member(offence.peer).map { "\($0.id)" } ?? "\(offence.peer)"
+        logger.error(
+            "a peer's message was ignored: no sound member sends it",
+            metadata: ["peer": "\(id)", "term": "\(offence.term)", "reason": "\(offence.kind.rawValue)"])
+    }
+
     /// Says once that a member must be replaced.
     func warnOfRegressedPeers() {
         for progress in core.peers where progress.state == .regressed && regressed.insert(progress.peer).inserted {

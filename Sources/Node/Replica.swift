@@ -90,6 +90,8 @@ final class Replica {
     var knownVersions: [PeerID: UInt16] = [:]
     /// Changes of membership that are not committed yet, by the index of their entry.
     var membershipWaiters: [(index: Index, waiter: Waiter)] = []
+    /// Changes whose new majority is being asked whether it is there.
+    var pendingChanges: [PendingChange] = []
     /// Of the core's log, when its configuration was last acted upon.
     var configurationChanges: UInt64 = 0
     var wasMember = false
@@ -103,6 +105,14 @@ final class Replica {
         var query: ByteBuffer
         var deadline: Nanoseconds
         var isLease = false
+    }
+
+    struct PendingChange {
+        var changes: [MembershipChange]
+        var waiter: Waiter
+        /// The round of heartbeats that the new majority must have answered.
+        var round: UInt64
+        var since: Nanoseconds
     }
 
     /// Reads of one context, and when it was asked for.
@@ -145,6 +155,7 @@ final class Replica {
         step(.tick)
         warnOfRegressedPeers()
         expireReads()
+        retryChanges()
         stateThread.send(.commitIfDue)
         scheduleTurn()
         let this = NIOLoopBound(self, eventLoop: loop)
@@ -234,6 +245,7 @@ final class Replica {
         for state in output.readStates { resolve(state) }
         for request in output.entriesToRead { read(request) }
         for peer in output.snapshotsToSend { sendSnapshot(to: peer) }
+        for offence in output.offences { report(offence) }
         evict()
     }
 }

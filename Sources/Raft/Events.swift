@@ -45,6 +45,8 @@ package struct Output: Sendable {
     package var readStates: [ReadState] = []
     /// Entries to read from the log for a follower that lags behind the window.
     package var entriesToRead: [EntriesRequest] = []
+    /// Messages that no sound member sends. They were ignored; whoever runs the cluster should know of them.
+    package var offences: [Offence] = []
     /// Peers that need a snapshot. Answer each with `snapshotEnded`.
     package var snapshotsToSend: [PeerID] = []
 
@@ -52,8 +54,22 @@ package struct Output: Sendable {
 
     package var isEmpty: Bool {
         write == nil && messages.isEmpty && messagesAfterWrite.isEmpty && apply == nil && readStates.isEmpty
-            && entriesToRead.isEmpty && snapshotsToSend.isEmpty
+            && entriesToRead.isEmpty && snapshotsToSend.isEmpty && offences.isEmpty
     }
+}
+
+/// What a peer's message showed to be wrong with the peer: its disk, its program, or who it is.
+package struct Offence: Equatable, Sendable {
+    package enum Kind: String, Sendable {
+        /// It says that it leads the term in which this member leads.
+        case secondLeader = "it claims to lead in this leader's own term"
+        /// It would overwrite what is committed.
+        case overwritesCommitted = "it would overwrite what is committed"
+    }
+
+    package var peer: PeerID
+    package var term: Term
+    package var kind: Kind
 }
 
 /// One numbered change of what is on the disk: the hard state, and the tail of the log.

@@ -18,12 +18,13 @@ extension RaftCore {
         }
         guard let target = able.max(by: { $0.match < $1.match })?.peer else { return }
         transfer = Transfer(target: target, deadline: now + limits.electionTimeout)
-        continueTransfer()
     }
 
-    /// Tells the target to campaign once it has the whole log.
+    /// Tells the target to campaign once it has the whole log, and all of it is committed and on its way to be executed here:
+    /// then every client that waits gets its answer from this leader.
     mutating func continueTransfer() {
-        guard let target = transfer?.target, transfer?.isTold == false, progress(of: target)?.match == log.lastIndex
+        guard let target = transfer?.target, transfer?.isTold == false, progress(of: target)?.match == log.lastIndex,
+            dispatched == log.lastIndex
         else { return }
         transfer?.isTold = true
         lease.giveAway()

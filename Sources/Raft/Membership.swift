@@ -67,8 +67,14 @@ extension Configuration {
 /// voter comes or goes, the members first agree on a joint configuration, in which the majorities of both must agree; the
 /// leader leaves it by itself once it is committed.
 extension RaftCore {
+    /// The number of the last round of heartbeats.
+    package var lastRound: UInt64 { reads.lastRound }
+
     /// Why these changes can't be made now, or nil.
-    package func membershipRefusal(of changes: [MembershipChange]) -> MembershipRefusal? {
+    ///
+    /// - Parameter round: whoever is to count as heard must have answered a later round of heartbeats; whoever died since
+    ///   then can't have.
+    package func membershipRefusal(of changes: [MembershipChange], heardAfter round: UInt64 = 0) -> MembershipRefusal? {
         guard role == .leader, transfer == nil else { return .notLeader }
         if !hasCommittedInTerm, mutant != .changeBeforeNoOperation { return .notReady }
         if log.configurationIndex > commit || configuration.isJoint { return .underWay }
@@ -79,7 +85,8 @@ extension RaftCore {
             guard let progress = progress(of: voter), isCaughtUp(progress) else { return .notCaughtUp }
         }
         let isReached = changed.isQuorum { peer in
-            peer == id || progress(of: peer).map { now - $0.lastContact < limits.electionTimeout } ?? false
+            guard let progress = progress(of: peer) else { return peer == id }
+            return now - progress.lastContact < limits.electionTimeout && progress.round >= round
         }
         return isReached ? nil : .unreachableMajority
     }

@@ -155,6 +155,7 @@ package struct RaftCore: Sendable {
         log.shrinkWindow(
             bytesMax: limits.windowBytesMax, through: role == .leader ? min(dispatched, durableIndex) : durableIndex)
         advanceApply()
+        continueTransfer()
     }
 
     /// What the steps since the last call want done.
@@ -236,6 +237,7 @@ package struct RaftCore: Sendable {
             answerOldTerm(of: message)
             return
         }
+        if role == .leader, message.body.isFromLeader { return offended(by: message.from, .secondLeader) }
         switch message.body {
         case .preVote(let lastIndex, let lastTerm):
             answerPreVote(message, lastIndex: lastIndex, lastTerm: lastTerm)
@@ -272,9 +274,13 @@ package struct RaftCore: Sendable {
         }
     }
 
+    mutating func offended(by peer: PeerID, _ kind: Offence.Kind) {
+        output.offences.append(Offence(peer: peer, term: term, kind: kind))
+    }
+
     /// The sender speaks for the leader of this term.
     private mutating func follow(_ peer: PeerID) {
-        precondition(role != .leader, "two leaders in term \(term): \(id) and \(peer)")
+        precondition(role != .leader, "a leader follows nobody in its term")
         if role == .candidate || leader != peer { becomeFollower(term: term, leader: peer) }
         leaderContact = now
         resetElectionTimer()

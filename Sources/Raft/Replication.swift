@@ -99,7 +99,6 @@ extension RaftCore {
             default: break
             }
             if isNew { advanceCommitIndex() }
-            continueTransfer()
             // What is committed may have changed who is replicated to, or who leads.
             if let position = self.position(of: peer) { sendAppends(to: position) }
         case .rejected(let index, let hintIndex, let hintTerm):
@@ -155,8 +154,8 @@ extension RaftCore {
         }
         let new = append.entries.drop { log.term(at: $0.index) == $0.term }
         if let first = new.first {
+            guard first.index > commit else { return offended(by: peer, .overwritesCommitted) }
             if first.index <= log.lastIndex {
-                precondition(first.index > commit, "a leader overwrites the committed entry \(first.index)")
                 log.truncate(from: first.index, undoesConfigurations: mutant != .configurationNotUndone)
                 truncates = true
             }

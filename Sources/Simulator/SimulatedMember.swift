@@ -399,6 +399,11 @@ final class SimulatedMember {
             }
         }
         try answerReads(&requests)
+        if let offence = output.offences.first {
+            throw Invariants.Violation(
+                invariant: "no member sends what no sound one would",
+                detail: "member \(position + 1) hears from \(offence.peer): \(offence.kind.rawValue)")
+        }
         requests.entriesToRead += output.entriesToRead
         if !output.entriesToRead.isEmpty { requests.branches.append(.readFromDisk) }
         requests.snapshots += output.snapshotsToSend

@@ -59,6 +59,32 @@ struct ChaosTests {
         await client.close()
     }
 
+    /// `make failover` kills 50 times. No time is asserted: it is printed.
+    @Test("after each kill of the leader a write is acknowledged again")
+    func failover() async throws {
+        let kills = Int(Self.environment("BANYAN_FAILOVER_KILLS") ?? 2)
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client(timeout: .seconds(30))
+        _ = try await client.put("/failover", [])
+        var gaps: [Duration] = []
+        for kill in 0..<kills {
+            let leader = try await cluster.leader()
+            try cluster.signal(leader, SIGKILL)
+            let killed = ContinuousClock.now
+            _ = try await client.put("/failover", Array("\(kill)".utf8))
+            gaps.append(ContinuousClock.now - killed)
+            try cluster.start(leader)
+            let isLevel = try await Self.settles {
+                let members = try await client.status()
+                return Set(members.map(\.appliedIndex)).count == 1 && members.allSatisfy { $0.role != "unreachable" }
+            }
+            #expect(isLevel)
+        }
+        gaps.sort()
+        print("failover: \(kills) kills, median \(gaps[kills / 2]), worst \(gaps[kills - 1])")
+        await client.close()
+    }
+
     private static func settles(_ holds: () async throws -> Bool) async throws -> Bool {
         let end = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < end {

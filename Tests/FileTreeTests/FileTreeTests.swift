@@ -98,7 +98,8 @@ struct SessionTests {
         #expect(try tree.put("/b", "2", session: session, sequence: 2, if: .absent) == second)
         let failed = try tree.put("/b", "4", session: session, sequence: 4, if: .absent)
         #expect(failed == .failed(.conditionFailed, revision: 9))
-        #expect(try tree.apply { Delete(path: try! TreePath("/b")).write(to: &$0) } != nil)
+        let delete = Delete(path: try TreePath("/b"))
+        #expect(try tree.apply { delete.write(to: &$0) } != nil)
         #expect(try tree.put("/b", "4", session: session, sequence: 4, if: .absent) == failed)
     }
 
@@ -123,7 +124,8 @@ struct SessionTests {
             try tree.put("/a", "x", session: session, sequence: 3, lowest: 3) == .failed(.sessionEnded, revision: 0))
         #expect(try tree.get("/a") == "2")
         #expect(tree.tree.sessionCount == 0)
-        _ = try tree.apply { Delete(path: try! TreePath("/a")).write(to: &$0) }
+        let delete = Delete(path: try TreePath("/a"))
+        _ = try tree.apply { delete.write(to: &$0) }
         let other = try Tree()
         _ = try other.apply { RaiseVersion(to: 2).write(to: &$0) }
         #expect(tree.tree.applied.digest == other.tree.applied.digest)

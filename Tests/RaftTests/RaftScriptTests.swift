@@ -87,6 +87,51 @@ struct RaftScriptTests {
         #expect(core.takeOutput().readStates == [ReadState(context: 3, index: nil)])
     }
 
+    @Test("messages of strangers, of old terms, and those that no sound member sends change nothing")
+    func badMessages() throws {
+        var core = Self.core(entries: 5)
+        let stranger = 9 as UInt64
+        let before = { (core: RaftCore) -> [UInt64] in
+            [core.term, core.commit, core.log.lastIndex, core.vote?.rawValue ?? 0]
+        }
+        Self.tell(&core, .append(.init(previousIndex: 5, previousTerm: 1, commit: 4, entries: [])), from: 2, term: 2)
+        _ = core.takeOutput()
+        let state = before(core)
+        let answers: [Message.Body] = [
+            .voteResponse(granted: true), .preVoteResponse(granted: true), .appendResponse(.accepted(match: 99)),
+            .appendResponse(.rejected(4, hintIndex: 99, hintTerm: 9)), .heartbeatResponse(round: 1 << 61),
+            .readIndex(context: 1), .readIndexResponse(context: 1, index: 99),
+        ]
+        for body in answers {
+            for sender in [stranger, 3] {
+                for term in [1, 2, 1 << 61] as [Term] where sender == stranger || term == 2 {
+                    Self.tell(&core, body, from: sender, term: term)
+                    #expect(before(core) == state, "\(body) of \(sender) in term \(term)")
+                }
+            }
+        }
+        // A candidate whose configuration this log lacks is heard, but not while there is a leader.
+        Self.tell(&core, .vote(lastIndex: 99, lastTerm: 9), from: stranger, term: 3)
+        Self.tell(&core, .preVote(lastIndex: 99, lastTerm: 9), from: stranger, term: 3)
+        #expect(before(core) == state)
+        // What is committed stays.
+        let other = [EntryHeader(index: 3, term: 2, kind: .command, size: 10)]
+        _ = core.takeOutput()
+        Self.tell(&core, .append(.init(previousIndex: 2, previousTerm: 1, commit: 4, entries: other)), from: 2, term: 2)
+        #expect(before(core) == state)
+        #expect(core.takeOutput().offences.map(\.kind) == [.overwritesCommitted])
+        // Nobody else leads in a leader's term.
+        var leader = Self.core(entries: 1)
+        leader.step(.tick, now: 1_000_000_000)
+        Self.tell(&leader, .preVoteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        leader.step(.saved(write: try #require(leader.takeOutput().write).number), now: 1_000_000_000)
+        Self.tell(&leader, .voteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        _ = leader.takeOutput()
+        Self.tell(&leader, .heartbeat(commit: 99, round: 1), from: 3, term: 2, at: 1_000_000_000)
+        #expect(leader.role == .leader)
+        #expect(leader.takeOutput().offences.map(\.kind) == [.secondLeader])
+    }
+
     @Test("who votes anew must be level, and the last voter stays")
     func refusedChanges() throws {
         let members = (1...3).map { Member(id: $0, peer: PeerID($0), address: "\($0)", isLearner: $0 > 1) }

@@ -1,0 +1,309 @@
+import BanyanClient
+import Foundation
+import Testing
+
+@Suite("Membership of real members", .serialized)
+struct MembershipTests {
+    private static func nodes(_ cluster: TestCluster) -> [String] {
+        ["--nodes", cluster.addresses.joined(separator: ","), "--timeout", "20s"]
+    }
+
+    /// Puts and gets one after the other until it is cancelled; a failed one is thrown.
+    private static func load(_ cluster: TestCluster, _ name: String) -> Task<Int, any Error> {
+        let client = cluster.client()
+        return Task {
+            var number = 0
+            while !Task.isCancelled || number < 50 {
+                let path = "/\(name)/\(number % 100)"
+                _ = try await client.put(path, Array("\(number)".utf8))
+                #expect(try await client.get(path).content == Array("\(number)".utf8))
+                number += 1
+            }
+            await client.close()
+            return number
+        }
+    }
+
+    @Test("three become five, and the leader goes, and no request fails")
+    func growth() async throws {
+        let cluster = try await TestCluster.start(members: 3, spare: 2)
+        let client = cluster.client()
+        let writer = Self.load(cluster, "growth")
+        for id in 4...5 {
+            try await cluster.join(id)
+            let added = try cluster.run(
+                "banyan", Self.nodes(cluster) + ["member", "add", "\(id)", cluster.addresses[id - 1]])
+            #expect(added.code == 0, "\(added.errors)")
+            #expect(added.output.contains("voter"), "\(added.output)")
+        }
+        #expect(try await client.members().filter { !$0.isLearner }.count == 5)
+        let leader = try await cluster.leader()
+        let removed = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(leader)"])
+        #expect(removed.code == 0, "\(removed.errors)")
+        writer.cancel()
+        #expect(try await writer.value >= 50)
+        let members = try await client.members()
+        #expect(members.map(\.id) == (1...5).filter { $0 != UInt64(leader) })
+        // A removed member that goes on running disturbs nobody.
+        let term = try await client.status().filter { $0.id != UInt64(leader) }.map(\.term).max()
+        try cluster.signal(leader, SIGKILL)
+        try cluster.start(leader)
+        #expect(try await cluster.condition { try cluster.log(leader).contains("does not belong to the cluster") })
+        _ = try await client.put("/after", [1])
+        #expect(try await client.status().filter { $0.id != UInt64(leader) }.map(\.term).max() == term)
+        await client.close()
+    }
+
+    @Test("a member whose directory was lost is refused under its old name, and comes back as a new one")
+    func replaced() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        for number in 0..<50 { _ = try await client.put("/f/\(number)", [UInt8(number)]) }
+        let lost = try await cluster.leader() % 3 + 1
+        try cluster.wipe(lost)
+        let refused = try cluster.start(lost, isNew: true)
+        refused.waitUntilExit()
+        #expect(try cluster.log(lost).contains("banyan member replace \(lost)"))
+        try FileManager.default.removeItem(atPath: cluster.directory(lost))
+        try await cluster.join(lost)
+        let old = try await client.members().first { $0.id == UInt64(lost) }?.incarnation
+        let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "replace", "\(lost)"])
+        #expect(result.code == 0, "\(result.errors)")
+        let new = try await client.members().first { $0.id == UInt64(lost) }
+        #expect(new?.isLearner == false)
+        #expect(new?.incarnation != old)
+        let own = BanyanClient(nodes: [cluster.addresses[lost - 1]], timeout: .seconds(10))
+        #expect(try await own.get("/f/49").content == [49])
+        await own.close()
+        await client.close()
+    }
+
+    @Test("changes that can't be are refused with a reason, and change nothing")
+    func refused() async throws {
+        let cluster = try await TestCluster.start(members: 3, spare: 1)
+        let client = cluster.client()
+        let before = try await client.members()
+        try await cluster.join(4)
+        let nobody = try TestCluster(members: 1).addresses[0]
+        let wrong: [([String], Int32, String)] = [
+            (["add", "1", nobody], 1, "member already"), (["add", "5", nobody], 1, "nobody answers"),
+            (["add", "5", cluster.addresses[3]], 1, "another member"),
+            (["add", "5", cluster.addresses[0]], 1, "another member"), (["promote", "9"], 3, "no such"),
+            (["promote", "1"], 1, "member already"), (["remove", "9"], 3, "no such"),
+            (["replace", "1"], 1, "another directory"), (["replace", "9"], 3, "no such"),
+            (["set-address", "1", cluster.addresses[1]], 1, "another"),
+            (["set-address", "1", nobody], 1, "nobody answers"),
+            (["add", "4", "nowhere"], 1, "request"),
+        ]
+        for (arguments, code, part) in wrong {
+            let result = try cluster.run("banyan", Self.nodes(cluster) + ["member"] + arguments)
+            #expect(result.code == code, "\(arguments): \(result.errors)")
+            #expect(result.errors.contains(part), "\(arguments): \(result.errors)")
+        }
+        #expect(try await client.members() == before)
+        // With one of three stopped, another can't go: of the two that would be left, one is not heard.
+        let leader = try await cluster.leader()
+        let (stopped, other) = (leader % 3 + 1, (leader + 1) % 3 + 1)
+        try cluster.signal(stopped, SIGKILL)
+        let unheard = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(other)"])
+        #expect(unheard.code == 1)
+        #expect(unheard.errors.contains("no majority is heard"), "\(unheard.errors)")
+        #expect(try await client.members() == before)
+        await client.close()
+        let alone = try await TestCluster.start(members: 1)
+        let last = try alone.run("banyan", Self.nodes(alone) + ["member", "remove", "1"])
+        #expect(last.code == 1)
+        #expect(last.errors.contains("last member that votes"), "\(last.errors)")
+    }
+
+    @Test("a member that moved is found at its new address")
+    func moved() async throws {
+        let cluster = try await TestCluster.start(members: 3, spare: 1)
+        let client = cluster.client()
+        let member = try await cluster.leader() % 3 + 1
+        let address = cluster.addresses[3]
+        try cluster.signal(member, SIGTERM)
+        try cluster.start(member, options: ["--listen", address])
+        #expect(try await cluster.condition { try cluster.log(member).contains("listening") })
+        let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "set-address", "\(member)", address])
+        #expect(result.code == 0, "\(result.errors)")
+        _ = try await client.put("/moved", [1])
+        let moved = BanyanClient(nodes: [address], timeout: .seconds(10))
+        #expect(try await moved.get("/moved").content == [1])
+        await moved.close()
+        // The configuration says where to listen from now on.
+        try cluster.signal(member, SIGTERM)
+        try cluster.start(member)
+        #expect(try await cluster.condition { try cluster.log(member).contains("on \(address)") })
+        await client.close()
+    }
+
+    @Test("members are upgraded one at a time under load, and the new version comes into force with the last")
+    func rollingUpgrade() async throws {
+        let old = ["--cluster-version", "1"]
+        let cluster = try await TestCluster.start(members: 3)
+        // Founded by the older programs.
+        let before = try TestCluster(members: 3, options: old)
+        for id in 1...3 { try before.start(id, isNew: true) }
+        _ = try await before.leader()
+        let writer = Self.load(before, "upgrade")
+        for id in 1...3 {
+            try before.signal(id, SIGTERM)
+            try before.start(id, options: ["--cluster-version", "2"])
+            _ = try await before.leader()
+            let logs = try (1...3).map { try before.log($0) }
+            if id < 3 { #expect(!logs.contains { $0.contains("cluster version") }) }
+        }
+        let isRaised = try await before.condition {
+            try (1...3).contains { try before.log($0).contains("to=2") }
+        }
+        #expect(isRaised)
+        writer.cancel()
+        #expect(try await writer.value >= 50)
+        // A program that does not know the version can't take part any more, and says so.
+        try before.signal(1, SIGTERM)
+        let outdated = try before.start(1)
+        outdated.waitUntilExit()
+        #expect(outdated.terminationStatus == 1)
+        let reason = try before.log(1).suffix(400)
+        #expect(reason.contains("version"), "\(reason)")
+        withExtendedLifetime(cluster) {}
+    }
+
+    @Test("a lost majority is recovered offline: what one member has goes on, and the others can't come back")
+    func recovery() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        var revision: UInt64 = 0
+        for number in 0..<20 { revision = try await client.put("/r/\(number)", [UInt8(number)]) }
+        // All have the last one.
+        #expect(
+            try await MembershipTests.settles {
+                try await Set(client.status().map(\.appliedIndex)).count == 1
+            })
+        await client.close()
+        for id in 1...3 { try cluster.signal(id, SIGKILL) }
+        try FileManager.default.removeItem(atPath: cluster.directory(2))
+        let kept = ["recover", "--data", cluster.directory(1)]
+        let shown = try cluster.run("banyan", kept)
+        #expect(shown.code == 0, "\(shown.errors)")
+        let forced = try cluster.run("banyan", kept + ["--force-new-cluster"])
+        #expect(forced.code == 0, "\(forced.errors)")
+        #expect(forced.errors.contains("WARNING"))
+        #expect(try cluster.run("banyan", ["recover", "--data", cluster.folder.path]).code == 3)
+        try cluster.start(1)
+        let alone = BanyanClient(nodes: [cluster.addresses[0]], timeout: .seconds(20))
+        #expect(try await alone.get("/r/19").content == [19])
+        #expect(try await alone.put("/r/new", [1]) > revision)
+        // An old member finds a cluster that is not its own.
+        try cluster.start(3)
+        #expect(try await cluster.condition { try cluster.log(3).contains("another cluster") })
+        try cluster.signal(3, SIGKILL)
+        // New ones join.
+        try await cluster.join(2)
+        let added = try cluster.run(
+            "banyan", ["--nodes", cluster.addresses[0], "--timeout", "20s", "member", "add", "2", cluster.addresses[1]])
+        #expect(added.code == 0, "\(added.errors)")
+        let second = BanyanClient(nodes: [cluster.addresses[1]], timeout: .seconds(10))
+        #expect(try await second.get("/r/new").content == [1])
+        await second.close()
+        await alone.close()
+    }
+
+    static func settles(_ holds: () async throws -> Bool) async throws -> Bool {
+        let end = ContinuousClock.now + .seconds(30)
+        while ContinuousClock.now < end {
+            if (try? await holds()) == true { return true }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        return false
+    }
+
+    @Test("a member whose log is damaged votes no more, says why, and is replaced")
+    func damagedLog() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        let marker = Array("these bytes are going to rot".utf8)
+        _ = try await client.put("/rotten", marker)
+        let damaged = try await cluster.leader() % 3 + 1
+        #expect(
+            try await MembershipTests.settles {
+                try await Set(client.status().map(\.appliedIndex)).count == 1
+            })
+        try cluster.signal(damaged, SIGKILL)
+        let file = URL(fileURLWithPath: cluster.directory(damaged)).appendingPathComponent("log/data.mdb")
+        var bytes = try Data(contentsOf: file)
+        var count = 0
+        while let range = bytes.range(of: Data(marker)) {
+            bytes[range.lowerBound] ^= 1
+            count += 1
+        }
+        #expect(count > 0)
+        let handle = try FileHandle(forWritingTo: file)
+        try handle.write(contentsOf: bytes)
+        try handle.close()
+        let process = try cluster.start(damaged)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 1)
+        let reason = try cluster.log(damaged)
+        #expect(reason.contains("damaged"), "\(reason)")
+        try FileManager.default.removeItem(atPath: cluster.directory(damaged))
+        try await cluster.join(damaged)
+        let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "replace", "\(damaged)"])
+        #expect(result.code == 0, "\(result.errors)")
+        await client.close()
+    }
+}
+
+@Suite("Retries and reads of real members", .serialized)
+struct ConsistencyTests {
+    @Test("a write whose leader stops or dies is sent again, and takes effect once")
+    func exactlyOnce() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client(timeout: .seconds(20))
+        _ = try await client.put("/warm", [])
+        var leader = try await cluster.leader()
+        for round in 0..<4 {
+            let writes = Task {
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for number in 0..<200 {
+                        // Applied twice, the second time would find the file there.
+                        group.addTask { _ = try await client.put("/once/\(round)-\(number)", [1], if: .absent) }
+                    }
+                    try await group.waitForAll()
+                }
+            }
+            try cluster.signal(leader, round % 2 == 0 ? SIGSTOP : SIGKILL)
+            try await writes.value
+            let old = leader
+            leader = try await cluster.leader(other: old)
+            if round % 2 == 0 { try cluster.signal(old, SIGCONT) } else { try cluster.start(old) }
+        }
+        await client.close()
+    }
+
+    @Test("reads by lease and of any age answer what they promise, and are refused when they can't")
+    func consistency() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client(timeout: .seconds(2))
+        _ = try await client.put("/c", [1])
+        #expect(try await client.get("/c", .lease).content == [1])
+        let leader = try await cluster.leader()
+        let follower = leader % 3 + 1
+        let near = BanyanClient(nodes: [cluster.addresses[follower - 1]], timeout: .seconds(2))
+        #expect(try await near.get("/c", .stale(maximumAge: .seconds(60))).content == [1])
+        #expect(try await near.get("/c", .stale(maximumAge: .milliseconds(1))).content == [1])
+        for id in 1...3 where id != follower { try cluster.signal(id, SIGKILL) }
+        // Whoever is left alone still says what it has, but not how new that is.
+        #expect(try await near.get("/c", .stale(maximumAge: nil)).content == [1])
+        #expect(try await near.get("/c", .stale(maximumAge: .seconds(3600))).content == [1])
+        await #expect(throws: BanyanError.noQuorum) { try await near.get("/c", .stale(maximumAge: .milliseconds(1))) }
+        await #expect(throws: BanyanError.noQuorum) { try await near.get("/c", .lease) }
+        let nodes = ["--nodes", cluster.addresses[follower - 1], "--timeout", "1s"]
+        #expect(try cluster.run("banyan", nodes + ["get", "/c", "--consistency", "stale"]).code == 0)
+        #expect(try cluster.run("banyan", nodes + ["get", "/c", "--consistency", "lease"]).code == 5)
+        #expect(try cluster.run("banyan", nodes + ["get", "/c", "--max-age", "1s"]).code == 2)
+        await near.close()
+        await client.close()
+    }
+}
