@@ -70,7 +70,7 @@ final class ClientConnection: ChannelInboundHandler {
         sent[id] = request
         let left = max(1, (request.deadline - .now()).nanoseconds / 1_000_000)
         pending.writeFrame(request.kind, requestID: id, deadlineMilliseconds: UInt32(clamping: left)) { body in
-            body.writeImmutableBuffer(request.body)
+            body.writeImmutableBuffer(core.body(of: request))
         }
     }
 
@@ -108,7 +108,7 @@ final class ClientConnection: ChannelInboundHandler {
     private func refuse(_ reason: String) {
         let requests = unsent
         unsent = []
-        for (_, request) in requests { request.completion(.failure(.refused("\(address): \(reason)"))) }
+        for (_, request) in requests { core.refuse(request, "\(address): \(reason)") }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }

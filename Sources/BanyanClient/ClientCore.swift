@@ -30,6 +30,10 @@ final class ClientCore {
         var isSessions = false
 
         var isRead: Bool { [.read, .leaseRead, .staleRead].contains(kind) }
+        /// Whether it changes something: then it must not be sent again unless that is harmless.
+        var isChange: Bool { kind == .write || kind == .changeMembership }
+        /// What there is to say when it was sent and no answer came.
+        var unanswered: BanyanError { isChange ? .unknownOutcome : .noQuorum }
     }
 
     private static let retryDelay = TimeAmount.milliseconds(20)
@@ -68,7 +72,7 @@ final class ClientCore {
 
     func send(_ request: Request) {
         guard !isClosed else {
-            request.completion(.failure(.unreachable))
+            request.completion(.failure(request.mayHaveHappened ? .unknownOutcome : .unreachable))
             return
         }
         scheduleSweep()
@@ -88,14 +92,19 @@ final class ClientCore {
         let target = request.address ?? leader ?? nodes[nextNode % nodes.count]
         let connection = connections[target] ?? connect(to: target)
         lastID += 1
-        var request = request
-        if let ticket = request.ticket {
-            CommandHeader.enroll(
-                &request.body, session: ticket.session, sequence: ticket.sequence,
-                lowestUnanswered: session.lowestUnanswered(for: ticket))
-        }
         connection.send(request, id: lastID)
         scheduleFlush()
+    }
+
+    /// What is sent of a request: a write that belongs to a session says so.
+    func body(of request: Request) -> ByteBuffer {
+        var body = request.body
+        if let ticket = request.ticket {
+            CommandHeader.enroll(
+                &body, session: ticket.session, sequence: ticket.sequence,
+                lowestUnanswered: session.lowestUnanswered(for: ticket))
+        }
+        return body
     }
 
     // MARK: sessions
@@ -149,18 +158,20 @@ final class ClientCore {
     }
 
     /// Ends a request. Its place in the session is free for another.
-    private func complete(_ request: Request, _ result: Result<Frame, BanyanError>) {
+    func complete(_ request: Request, _ result: Result<Frame, BanyanError>) {
         if let ticket = request.ticket { session.settle(ticket) }
         request.completion(result)
         if request.ticket != nil { takeUpWrites() }
     }
 
+    /// A member refuses to talk with this client at all.
+    func refuse(_ request: Request, _ reason: String) {
+        complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .refused(reason)))
+    }
+
     /// A write that may have been proposed: in a session it can be sent again.
     private func lostAnswer(to request: Request) {
-        guard request.kind == .write, request.ticket != nil else {
-            request.completion(.failure(request.kind == .write ? .unknownOutcome : .noQuorum))
-            return
-        }
+        guard request.ticket != nil else { return complete(request, .failure(request.unanswered)) }
         var request = request
         request.mayHaveHappened = true
         retryLater(request)
@@ -193,7 +204,7 @@ final class ClientCore {
         if case .failure(.refused(let reason)) = result {
             let requests = waiting.filter { $0.kind == .write }
             waiting.removeAll { $0.kind == .write }
-            for request in requests { request.completion(.failure(.refused(reason))) }
+            for request in requests { refuse(request, reason) }
         }
         switch result.map({ try? MemberStatus($0).leader }) {
         case .success(let address?) where !address.isEmpty:
@@ -222,7 +233,9 @@ final class ClientCore {
             connection.flush()
         }
         isClosed = true
-        for request in waiting + unticketed { request.completion(.failure(.unreachable)) }
+        for request in waiting + unticketed {
+            request.completion(.failure(request.mayHaveHappened ? .unknownOutcome : .unreachable))
+        }
         waiting = []
         unticketed = []
         for connection in connections.values { connection.close() }
@@ -269,7 +282,12 @@ final class ClientCore {
             request.redirects += 1
             leader = refusal.leader.isEmpty ? nil : refusal.leader
             if request.redirects <= Self.redirectsMax { send(request) } else { retryLater(request) }
-        case .noLeader, .busy, .shuttingDown, .noLease:
+        case .noLease:
+            // After a while the surer way is the quicker one: this leader may have given its lease away for good.
+            request.redirects += 1
+            if request.redirects > Self.redirectsMax { request.kind = .read }
+            retryLater(request)
+        case .noLeader, .busy, .shuttingDown:
             request.wasRefused = true
             if refusal.code == .noLeader || refusal.code == .shuttingDown { forgetLeader() }
             retryLater(request)
@@ -297,7 +315,7 @@ final class ClientCore {
         if connections[connection.address] === connection { connections[connection.address] = nil }
         if leader == connection.address || leader == nil { forgetLeader() }
         for request in unsent { retryLater(request) }
-        for request in sent { if request.kind == .write { lostAnswer(to: request) } else { retryLater(request) } }
+        for request in sent { if request.isChange { lostAnswer(to: request) } else { retryLater(request) } }
     }
 
     private func retryLater(_ request: Request) {
@@ -345,7 +363,7 @@ final class ClientCore {
                 let (unsent, sent) = connection.takeExpired(at: .now())
                 for request in unsent { core.expire(request) }
                 for request in sent {
-                    core.complete(request, .failure(request.kind == .write ? .unknownOutcome : .noQuorum))
+                    core.complete(request, .failure(request.unanswered))
                 }
                 let stalled = connection.takeStalled(at: .now())
                 // A member that answers nothing may be stopped or cut off: try another.

@@ -40,9 +40,13 @@ extension BanyanClient {
 
     /// Changes the membership, and answers when that is committed. While another change is under way, or the leader is
     /// new, it waits, within the client's timeout.
-    public func change(_ change: MembershipChange) async throws {
+    ///
+    /// Several that let members vote or go take effect together; others come alone.
+    public func change(_ changes: MembershipChange...) async throws { try await change(changes) }
+
+    public func change(_ changes: [MembershipChange]) async throws {
         var body = ByteBuffer()
-        change.request.write(to: &body)
+        for change in changes { change.request.write(to: &body) }
         let end = ContinuousClock.now + timeoutDuration
         while true {
             var answer = try await send(.changeMembership, body).body

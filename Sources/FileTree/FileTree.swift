@@ -106,7 +106,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     private mutating func executeOnce(
         _ header: CommandHeader, _ payload: inout ByteBuffer
     ) throws(StateError) -> Outcome {
-        let fingerprint = Sessions.fingerprint(payload)
+        let fingerprint = Sessions.fingerprint(header.operation, payload)
         switch sessions.admit(header, fingerprint, logTime: applied.logTime, digest: &applied.digest) {
         case .answered(let outcome): return outcome
         case .refused(let error): return .failed(error, revision: 0)

@@ -227,10 +227,18 @@ extension Replica {
 
     func requestNewReads() {
         guard !newReads.isEmpty else { return }
-        let leases = newReads.filter(\.isLease)
-        let reads = leases.isEmpty ? newReads : newReads.filter { !$0.isLease }
-        newReads = []
         let now = Clock.now
+        var (leases, reads): ([PendingRead], [PendingRead]) = ([], [])
+        for read in newReads {
+            if isFreshEnough(for: read, now) {
+                stateThread.send(.read(read.query, read.waiter))
+            } else if read.isLease {
+                leases.append(read)
+            } else {
+                reads.append(read)
+            }
+        }
+        newReads = []
         if !leases.isEmpty {
             if core.role == .leader {
                 ask(leases, now) { .leaseRead(context: $0) }
@@ -247,24 +255,22 @@ extension Replica {
         step(event(lastContext), now: now)
     }
 
-    /// A read of what this member has, if that is new enough. If not, asking for a read index makes it so.
     private func staleRead(_ frame: Frame, _ waiter: Waiter, _ deadline: Nanoseconds, on connection: FrameConnection) {
         var query = frame.body
         guard let age = query.readInteger(as: UInt32.self) else {
             connection.readsInFlight += 1
             return refuse(waiter, .malformed)
         }
-        let now = Clock.now
-        let isFreshEnough =
-            age == 0
-            || fresh.map { now - $0.askedAt <= UInt64(age) * 1_000_000 && $0.index <= dispatched } ?? false
-        guard isFreshEnough else {
-            waitingReads[connection.id, default: []].append(
-                PendingRead(waiter: waiter, query: query, deadline: deadline))
-            return admitReads(of: connection)
-        }
-        connection.readsInFlight += 1
-        stateThread.send(.read(query, waiter))
+        waitingReads[connection.id, default: []].append(
+            PendingRead(waiter: waiter, query: query, deadline: deadline, ageMax: age))
+        admitReads(of: connection)
+    }
+
+    /// Whether what this member has is new enough for the read. If not, asking for a read index makes it so.
+    private func isFreshEnough(for read: PendingRead, _ now: Nanoseconds) -> Bool {
+        guard let age = read.ageMax else { return false }
+        return age == 0
+            || fresh.map { now - min(now, $0.askedAt) <= UInt64(age) * 1_000_000 && $0.index <= dispatched } ?? false
     }
 
     func resolve(_ state: ReadState) {

@@ -18,10 +18,12 @@ extension Replica {
     }
 
     func changeMembership(_ frame: Frame, for waiter: Waiter) {
-        var body = frame.body
-        guard let request = MembershipRequest(from: &body) else { return refuse(waiter, .malformed) }
+        guard let requests = MembershipRequest.readAll(from: frame.body), let request = requests.first else {
+            return refuse(waiter, .malformed)
+        }
         step(.tick)
         guard core.role == .leader else { return refuse(waiter, core.leader == nil ? .noLeader : .notLeader) }
+        if requests.count > 1 { return changeTogether(requests, for: waiter) }
         let member = core.configuration.members.first { $0.id == request.id }
         switch request.kind {
         case .add:
@@ -57,13 +59,26 @@ extension Replica {
         }
     }
 
+    /// Several members vote, or go, in one change.
+    private func changeTogether(_ requests: [MembershipRequest], for waiter: Waiter) {
+        var changes: [MembershipChange] = []
+        for request in requests {
+            guard let member = core.configuration.members.first(where: { $0.id == request.id }) else {
+                return settle(waiter, .unknownMember)
+            }
+            if request.kind == .promote, !member.isLearner { return settle(waiter, .alreadyMember) }
+            changes.append(request.kind == .promote ? .promote(member.peer) : .remove(member.peer))
+        }
+        change(changes, for: waiter)
+    }
+
     private func newcomer(_ welcome: Welcome, _ address: String) -> Member {
         Member(id: welcome.memberID, peer: PeerID(welcome.incarnation), address: address, isLearner: true)
     }
 
     /// Whether whoever answered waits to be taken in, or was before and is not recorded any more.
     private func isFree(_ welcome: Welcome) -> Bool {
-        welcome.isBootstrapping || welcome.clusterID == core.configuration.clusterID
+        welcome.isBootstrapping || welcome.clusterID == clusterID
     }
 
     /// Asks whoever answers at `address` who that is.
@@ -120,8 +135,8 @@ extension Replica {
         case .unreachableMajority where core.now - change.since < core.limits.electionTimeout:
             pendingChanges.append(change)
         case nil:
-            step(.changeMembership(changes))
-            keepOwnEntries()
+            // At the time of the question: in between, this leader could find that it leads no more.
+            step(.changeMembership(changes), now: core.now)
             membershipWaiters.append((core.log.configurationIndex, waiter))
             scheduleTurn()
         case .removesLeader where core.configuration.voters.count > 1:
@@ -160,7 +175,6 @@ extension Replica {
     /// Connects with who came, and lets go who left. To be called when another configuration is in force.
     func adoptConfiguration() {
         configurationChanges = core.log.configurationChanges
-        let members = core.configuration.members
         logger.info(
             "configuration",
             metadata: [
@@ -168,18 +182,26 @@ extension Replica {
                 "joint": "\(core.configuration.isJoint)",
             ])
         for peer in links.keys.sorted() where !core.configuration.peers.contains(peer) { disconnect(peer) }
-        for member in members where member.peer.rawValue != identity.incarnation {
-            guard let old = links[member.peer]?[.control]?.address else {
-                connect(member)
-                continue
-            }
-            if old != Address(member.address) {
-                stopLinks(to: member.peer)
-                connect(member)
-            }
+        for peer in core.configuration.peers where peer != core.id {
+            guard let member = recorded(peer) else { continue }
+            let old = links[peer]?[.control]?.address
+            if old == Address(member.address) { continue }
+            if old != nil { stopLinks(to: peer) }
+            connect(member)
         }
-        let isMember = members.contains { $0.peer.rawValue == identity.incarnation }
-        if wasMember, !isMember, !core.configuration.isJoint {
+    }
+
+    /// The peer as the configuration records it: of one that a joint configuration lets go, the one before.
+    func recorded(_ peer: PeerID) -> Member? {
+        let earlier = max(core.log.configurationIndex, 1) - 1
+        return core.configuration.member(peer) ?? core.log.configuration(at: earlier).member(peer)
+    }
+
+    /// Tells, once, that this member was let go. A newcomer that reads the cluster's past was not in it either.
+    func warnIfRemoved() {
+        guard core.log.configurationIndex > 0, core.log.configurationIndex <= core.commit else { return }
+        let isMember = core.configuration.peers.contains(core.id)
+        if wasMember, !isMember {
             logger.warning("this member was removed from the cluster; it can be stopped, and its directory deleted")
         }
         wasMember = isMember
@@ -205,13 +227,15 @@ extension Replica {
     /// what its peers know.
     var mayRaiseVersion: Bool {
         guard core.role == .leader, knownVersion > lastReport.applied.clusterVersion else { return false }
-        return raising != nil || core.now - leadership.since < core.limits.electionTimeout
+        return core.applied < raising ?? 0 || core.now - leadership.since < core.limits.electionTimeout
     }
 
     /// Brings the newest version into force that every member knows. A leader's proposal of its own.
     func raiseVersionIfPossible() {
         let inForce = lastReport.applied.clusterVersion
-        guard core.role == .leader, raising == nil, core.log.configurationIndex <= core.commit else { return }
+        guard core.role == .leader, core.applied >= raising ?? 0, core.log.configurationIndex <= core.commit else {
+            return
+        }
         let known = core.configuration.members.map { member in
             member.peer.rawValue == identity.incarnation ? knownVersion : knownVersions[member.peer] ?? 0
         }

@@ -7,6 +7,8 @@ import WireProtocol
 
 /// The other members: connections, messages with the records of their entries, and entries that left the memory.
 extension Replica {
+    var clusterID: UInt64 { (identity.genesis ?? core.configuration).clusterID }
+
     func connect(_ member: Member) {
         guard let address = Address(member.address) else { return }
         var lanes: [Lane: PeerLink] = [:]
@@ -29,7 +31,8 @@ extension Replica {
     func hello(_ lane: Lane) -> Hello {
         var hello = Hello(role: .peer)
         hello.lane = lane
-        hello.clusterID = core.configuration.clusterID
+        // Not that of the log's configuration: a cluster that was recovered has another one in its past.
+        hello.clusterID = clusterID
         hello.memberID = identity.memberID
         hello.incarnation = identity.incarnation
         hello.members = (identity.genesis ?? core.configuration).text
@@ -47,7 +50,7 @@ extension Replica {
         // A member that was not reached before its founder went on: the first entry is the same for everyone. One that
         // came later gets the configuration that took it in.
         if welcome.isBootstrapping {
-            let isFounder = identity.genesis?.member(member.peer) != nil
+            let isFounder = !identity.isJoining && identity.genesis?.member(member.peer) != nil
             let configuration = isFounder ? identity.genesis ?? core.configuration : core.configuration
             connection.write { buffer in buffer.writeFrame(.genesis) { configuration.write(to: &$0) } }
             connection.flush()
@@ -70,6 +73,8 @@ extension Replica {
             logger.warning("peer refused", metadata: ["peer": "\(member.id)", "reason": "\(goodbye.reason)"])
         }
         guard !isStopped else { return }
+        // Who comes back may run another program.
+        if wasReady { knownVersions[member.peer] = nil }
         if wasReady, lane == .control { logger.info("peer disconnected", metadata: ["peer": "\(member.id)"]) }
         guard lane == .append else { return }
         step(.unreachable(peer: member.peer))
@@ -108,9 +113,10 @@ extension Replica {
         let message = peerMessage.message
         // A message must come from whom the connection's hello named, and mean this directory.
         guard message.from == peer, message.to.rawValue == identity.incarnation else { return }
-        if links[peer] == nil { strangers[peer] = connection }
-        // What a leader that is about to be deposed wanted sent is of its own log, which the message may change.
-        if core.role == .leader, message.term > core.term { perform(core.takeOutput()) }
+        // The recorded address may be out of date: then this is the way back.
+        strangers[peer] = connection
+        // What a leader that is about to be deposed, or just was, wanted sent is of its own log, which the message may change.
+        if message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))
         if case .append(let append) = message.body, let records = peerMessage.records { takeIn(append, records) }
         scheduleTurn()

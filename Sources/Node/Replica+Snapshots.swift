@@ -41,7 +41,7 @@ extension Replica {
     private static let transferPause: Nanoseconds = 2_000_000_000
 
     func sendSnapshot(to peer: PeerID) {
-        guard let address = core.configuration.member(peer).flatMap({ Address($0.address) }) else {
+        guard let address = recorded(peer).flatMap({ Address($0.address) }) else {
             step(.snapshotEnded(peer: peer, installed: nil))
             return
         }
@@ -90,7 +90,7 @@ extension Replica {
         let this = NIOLoopBound(self, eventLoop: loop)
         let id = connection.id
         reader.receive(
-            piece, over: id, clusterID: core.configuration.clusterID, stateNumber: lastStateNumber
+            piece, over: id, clusterID: clusterID, stateNumber: lastStateNumber
         ) { received in
             this.value.received(received, piece, on: id)
         }

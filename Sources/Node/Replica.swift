@@ -75,7 +75,8 @@ final class Replica {
     var newReads: [PendingRead] = []
     var readsByContext: [UInt64: ReadBatch] = [:]
     var readsWaitingToApply: Deque<(index: Index, reads: [PendingRead])> = []
-    var lastContext: UInt64 = 0
+    /// Begins anew in each life of the process, so that an answer to an earlier one's question fits none.
+    var lastContext = UInt64.random(in: 0..<1 << 62)
     var isTurnScheduled = false
     /// Who waits for leadership to be handed over.
     var transferWaiters: [(Replica.TransferOutcome) -> Void] = []
@@ -105,6 +106,8 @@ final class Replica {
         var query: ByteBuffer
         var deadline: Nanoseconds
         var isLease = false
+        /// Of a read that may miss something: the greatest age in milliseconds, 0 for any.
+        var ageMax: UInt32?
     }
 
     struct PendingChange {
@@ -156,6 +159,7 @@ final class Replica {
         warnOfRegressedPeers()
         expireReads()
         retryChanges()
+        warnIfRemoved()
         stateThread.send(.commitIfDue)
         scheduleTurn()
         let this = NIOLoopBound(self, eventLoop: loop)
@@ -211,7 +215,7 @@ final class Replica {
         }
         reclaiming = nil
         raising = nil
-        if core.role == .leader, role != .leader { leadership = (Clock.now, lastReport.applied.logTime) }
+        if core.role == .leader, role != .leader { leadership = (core.now, lastReport.applied.logTime) }
         let name = core.leader.flatMap { core.configuration.member($0)?.id }.map { "\($0)" } ?? "none"
         logger.info("role", metadata: ["role": "\(core.role.rawValue)", "term": "\(core.term)", "leader": "\(name)"])
     }

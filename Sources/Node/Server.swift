@@ -111,6 +111,11 @@ package final class Server {
                     "\(options.data): was started for --cluster \(stored.founders), not \(options.clusterText); name "
                         + "an empty directory with --data for another cluster")
             }
+            if stored.genesis == nil, stored.isJoining ? options.isBootstrap : options.isJoin {
+                throw StartError(
+                    "\(options.data): was first started with \(stored.isJoining ? "--join" : "--bootstrap"); delete it to start "
+                        + "otherwise")
+            }
             options.id = stored.memberID
             options.cluster = try ServerOptions.members(stored.founders)
             identity = stored

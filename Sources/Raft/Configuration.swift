@@ -37,6 +37,12 @@ package struct Configuration: Equatable, Sendable {
         peers = current + outgoingVoters.filter { !current.contains($0) }
     }
 
+    /// Bytes of the record of an entry that brings it.
+    var recordByteCount: UInt32 {
+        let members = members.reduce(0) { $0 + 19 + $1.address.utf8.count }
+        return UInt32(28 + 14 + members + 8 * outgoingVoters.count)
+    }
+
     package func member(_ peer: PeerID) -> Member? { members.first { $0.peer == peer } }
 
     /// Whether two majorities must agree, since the voters are being exchanged.

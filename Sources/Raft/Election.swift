@@ -2,7 +2,14 @@
 /// (section 6.2), both always on.
 extension RaftCore {
     /// Whether this member may stand for election.
-    var isPromotable: Bool { configuration.isVoter(id) && installing == nil }
+    ///
+    /// One that an uncommitted configuration lets go may have to: its log could be the only one that can win (section 4.2.2
+    /// of the thesis).
+    var isPromotable: Bool {
+        guard installing == nil else { return false }
+        return configuration.isVoter(id)
+            || (log.configurationIndex > commit && log.configuration(at: commit).isVoter(id))
+    }
 
     mutating func tick() {
         expireForwardedReads()
@@ -154,9 +161,9 @@ extension RaftCore {
         send(.preVoteResponse(granted: isGranted), to: message.from, term: isGranted ? message.term : term)
     }
 
-    mutating func answerVote(_ peer: PeerID, lastIndex: Index, lastTerm: Term) {
+    mutating func answerVote(_ peer: PeerID, lastIndex: Index, lastTerm: Term, isTransfer: Bool) {
         let isFree = vote == peer || (vote == nil && leader == nil)
-        guard isFree, isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm) else {
+        guard isFree, isTransfer || !isLedNow, isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm) else {
             promise(.voteResponse(granted: false), to: peer)
             return
         }

@@ -111,10 +111,9 @@ extension RaftCore {
     /// Appends a configuration of this leader's own; it is in force at once.
     private mutating func adopt(_ configuration: Configuration) {
         lease.restart()
-        appendOwn(kind: .configuration)
+        appendOwn(kind: .configuration, size: configuration.recordByteCount)
         log.append(IndexedConfiguration(index: log.lastIndex, configuration: configuration))
-        // Those who go get the entry too, once, so that they know, and ask nobody for votes.
-        broadcastAppend()
+        // Those who go do not get the entry: a longer log with them alone could win no election, and let no other win.
         noteConfiguration()
         broadcastAppend()
     }

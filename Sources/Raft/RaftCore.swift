@@ -241,8 +241,8 @@ package struct RaftCore: Sendable {
         switch message.body {
         case .preVote(let lastIndex, let lastTerm):
             answerPreVote(message, lastIndex: lastIndex, lastTerm: lastTerm)
-        case .vote(let lastIndex, let lastTerm, _):
-            answerVote(message.from, lastIndex: lastIndex, lastTerm: lastTerm)
+        case .vote(let lastIndex, let lastTerm, let isTransfer):
+            answerVote(message.from, lastIndex: lastIndex, lastTerm: lastTerm, isTransfer: isTransfer)
         case .preVoteResponse(let isGranted):
             // A grant of an earlier round names an earlier term.
             if role == .candidate && isPreCandidate && message.term == (isGranted ? term + 1 : term) {

@@ -84,10 +84,10 @@ package final class LogStore: Sendable {
     /// Nil in a new directory.
     package func identity() throws(LogError) -> Identity? {
         guard var row = try readMeta("identity") else { return nil }
-        guard
-            let (format, id, incarnation, joining) = row.readMultipleIntegers(
-                as: (UInt16, UInt64, UInt64, UInt8).self),
-            format == Self.format, let founders = row.readText()
+        guard let (format, id, incarnation) = row.readMultipleIntegers(as: (UInt16, UInt64, UInt64).self),
+            // Format 2, of programs that could not join, lacks the byte that says so.
+            format == Self.format || format == 2,
+            let joining = format == 2 ? 0 : row.readInteger(as: UInt8.self), let founders = row.readText()
         else { throw .unknownFormat }
         var identity = Identity(
             memberID: id, incarnation: incarnation, founders: founders, isJoining: joining != 0)

@@ -58,6 +58,10 @@ package enum Fault: String, CaseIterable, Sendable {
     case pause
     /// One direction between two members is cut.
     case oneWayCut = "one-way-cut"
+    /// The members fall into two groups that don't hear each other.
+    case partition
+    /// What one member sends another takes twenty times as long.
+    case slowLink = "slow-link"
     /// A member is cut off from all others.
     case isolation
     /// Whoever leads is cut off.

@@ -127,6 +127,7 @@ final class SimulatedMember {
         life += 1
         (held, completedWrite, isSwitching) = ([], 0, false)
         raising = nil
+        lastContext = seed >> 2
         let output = core.takeOutput()
         self.core = core
         var requests = Requests()

@@ -38,6 +38,22 @@ extension Simulation {
             trace("\(member + 1) > \(other + 1) is cut")
             isCut[member][other] = true
             schedule(.heal(from: member, to: other), in: length)
+        case .slowLink:
+            let other = (member + 1 + Int.random(in: 0..<members.count - 1, using: &generator)) % members.count
+            trace("\(member + 1) > \(other + 1) is slow")
+            isLinkSlow[member][other] = true
+            schedule(.heal(from: member, to: other), in: length)
+        case .partition:
+            let group = members.indices.filter { _ in Int.random(in: 0..<2, using: &generator) == 0 }
+            trace("\(group.map { $0 + 1 }) are cut off from the others")
+            for inside in group {
+                for outside in members.indices where !group.contains(outside) {
+                    for (from, to) in [(inside, outside), (outside, inside)] {
+                        isCut[from][to] = true
+                        schedule(.heal(from: from, to: to), in: length)
+                    }
+                }
+            }
         case .isolation: isolate(member, for: length)
         case .isolatedLeader:
             guard let leader else { return }

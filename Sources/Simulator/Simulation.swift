@@ -89,6 +89,7 @@ package final class Simulation {
 
     // Faults under way.
     var isCut: [[Bool]] = []
+    var isLinkSlow: [[Bool]] = []
     var pausedUntil: [Nanoseconds] = []
     /// What waits for a member that stands still, in order.
     private var deferred: [[Happening]] = []
@@ -145,6 +146,8 @@ package final class Simulation {
         invariants.add()
         for other in isCut.indices { isCut[other].append(false) }
         isCut.append(Array(repeating: false, count: position + 1))
+        for other in isLinkSlow.indices { isLinkSlow[other].append(false) }
+        isLinkSlow.append(Array(repeating: false, count: position + 1))
         pausedUntil.append(0)
         deferred.append([])
         isDiskSlow.append(false)
@@ -260,7 +263,9 @@ package final class Simulation {
             scheduleFault(fault)
         case .resume(let member): if pausedUntil[member] <= time { try resume(member) }
         case .restart(let member): if !members[member].isRunning, !members[member].isLost { try start(member) }
-        case .heal(let from, let to): isCut[from][to] = false
+        case .heal(let from, let to):
+            isCut[from][to] = false
+            isLinkSlow[from][to] = false
         case .quickenDisk(let member): isDiskSlow[member] = false
         case .alternate(let alternation): try go(on: alternation)
         }
@@ -376,7 +381,8 @@ package final class Simulation {
 
     private func send(_ envelope: SimulatedMember.Envelope) {
         guard !isLost() else { return }
-        schedule(.deliver(envelope), in: random(plan.delay))
+        let isSlow = isLinkSlow[position(of: envelope.message.from)][position(of: envelope.message.to)]
+        schedule(.deliver(envelope), in: random(plan.delay) * (isSlow ? 20 : 1))
         if !isCalm, happens(permille: plan.duplicationPermille) {
             schedule(.deliver(envelope), in: random(plan.delay) * 3)
         }
@@ -422,7 +428,7 @@ package final class Simulation {
             pausedUntil[member] = time
             try resume(member)
             isDiskSlow[member] = false
-            for other in members.indices { isCut[member][other] = false }
+            for other in members.indices { (isCut[member][other], isLinkSlow[member][other]) = (false, false) }
             if !members[member].isRunning, !members[member].isLost, member != away { try start(member) }
         }
         let acknowledged = history.count { $0.outcome == .done }

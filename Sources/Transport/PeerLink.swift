@@ -16,6 +16,8 @@ package final class PeerLink {
     }
 
     private static let backoffMax = TimeAmount.milliseconds(500)
+    /// Whom the cluster does not know, or not any more, need not ask often.
+    private static let strangerBackoff = TimeAmount.seconds(5)
     /// A peer that does not answer the hello for so long is stopped or gone, whatever its system says.
     private static let greetingMax = TimeAmount.seconds(2)
 
@@ -137,6 +139,7 @@ package final class PeerLink {
         lastGoodbye = nil
         onBreak(self, goodbye, wasReady)
         guard case .idle = state else { return }
+        if goodbye?.code == .unknownIncarnation { backoff = Self.strangerBackoff }
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(in: backoff) { this.value.start() }
         backoff = min(.nanoseconds(backoff.nanoseconds * 2), Self.backoffMax)

@@ -1,7 +1,8 @@
 import NIOCore
 import Raft
 
-/// A client's request to change the membership.
+/// A client's request to change the membership: one of these, or several that let members vote or go, which take effect
+/// together.
 ///
 ///     0   1  what: 1 add, 2 promote, 3 remove, 4 replace, 5 set address
 ///     1   8  member id
@@ -27,10 +28,23 @@ package struct MembershipRequest: Equatable, Sendable {
     /// Nil when the bytes are no request.
     package init?(from buffer: inout ByteBuffer) {
         guard let (kind, id) = buffer.readMultipleIntegers(as: (UInt8, UInt64).self), let kind = Kind(rawValue: kind),
-            id > 0, let address = buffer.readText(), buffer.readableBytes == 0,
+            id > 0, let address = buffer.readText(),
             address.isEmpty || Address(address) != nil
         else { return nil }
         self.init(kind, id: id, address: address)
+    }
+
+    /// The requests that `buffer` holds; nil when it holds anything else.
+    package static func readAll(from buffer: ByteBuffer) -> [MembershipRequest]? {
+        var buffer = buffer
+        var requests: [MembershipRequest] = []
+        while buffer.readableBytes > 0 {
+            guard let request = MembershipRequest(from: &buffer) else { return nil }
+            requests.append(request)
+        }
+        let isOne = requests.count == 1
+        return isOne || (!requests.isEmpty && requests.allSatisfy { $0.kind == .promote || $0.kind == .remove })
+            ? requests : nil
     }
 }
 

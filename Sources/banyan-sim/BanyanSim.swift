@@ -156,7 +156,14 @@ struct BanyanSim: AsyncParsableCommand {
                 }
                 begin()
                 if isTerminal, total.runs % 10 == 0 {
-                    FileHandle.standardError.write(Data("\r\(total.runs) of \(range.count) seeds".utf8))
+                    let rate = Int(Double(total.steps) / max(0.001, (ContinuousClock.now - began) / .seconds(1)))
+                    let kinds = total.faults.values.count { $0 > 0 }
+                    FileHandle.standardError.write(
+                        Data(
+                            """
+                            \r\(total.runs) of \(range.count) seeds, \(rate) steps a second, \(kinds) of \
+                            \(Fault.allCases.count) kinds of faults, \(total.branches.count) of \(Branch.allCases.count) branches
+                            """.utf8))
                 }
             }
             group.cancelAll()

@@ -41,10 +41,10 @@ struct MemberCommand: AsyncParsableCommand {
     }
 
     /// Lets the learner vote as soon as it has caught up.
-    private static func promote(_ id: UInt64, _ cluster: ClusterOptions, _ client: BanyanClient) async throws {
+    private static func promote(_ ids: [UInt64], _ cluster: ClusterOptions, _ client: BanyanClient) async throws {
         let end = ContinuousClock.now + cluster.timeout.duration
         while true {
-            do { return try await client.change(.promote(id)) } catch BanyanError.notCaughtUp {
+            do { return try await client.change(ids.map { .promote($0) }) } catch BanyanError.notCaughtUp {
                 guard ContinuousClock.now < end else { throw BanyanError.notCaughtUp }
                 try await Task.sleep(for: .milliseconds(50))
             }
@@ -77,21 +77,22 @@ struct MemberCommand: AsyncParsableCommand {
         func run() async throws {
             try await cluster.withClient("member \(id)") { client in
                 try await client.change(.add(id, address: address))
-                if !learner { try await MemberCommand.promote(id, cluster, client) }
+                if !learner { try await MemberCommand.promote([id], cluster, client) }
                 try await MemberCommand.show(cluster, client)
             }
         }
     }
 
     struct Promote: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Let a learner vote, once it has caught up.")
+        static let configuration = CommandConfiguration(
+            abstract: "Let learners vote, once they have caught up; several at once.")
 
         @OptionGroup var cluster: ClusterOptions
-        @Argument(help: "The learner.") var id: UInt64
+        @Argument(help: "The learners.") var ids: [UInt64]
 
         func run() async throws {
-            try await cluster.withClient("member \(id)") { client in
-                try await MemberCommand.promote(id, cluster, client)
+            try await cluster.withClient("member \(ids.map(String.init).joined(separator: ", "))") { client in
+                try await MemberCommand.promote(ids, cluster, client)
                 try await MemberCommand.show(cluster, client)
             }
         }
@@ -99,15 +100,15 @@ struct MemberCommand: AsyncParsableCommand {
 
     struct Remove: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Let a member go. If it leads, it hands over first.",
+            abstract: "Let members go; several at once. One that leads hands over first.",
             discussion: "Afterwards its process can be stopped, and its directory deleted.")
 
         @OptionGroup var cluster: ClusterOptions
-        @Argument(help: "The member.") var id: UInt64
+        @Argument(help: "The members.") var ids: [UInt64]
 
         func run() async throws {
-            try await cluster.withClient("member \(id)") { client in
-                try await client.change(.remove(id))
+            try await cluster.withClient("member \(ids.map(String.init).joined(separator: ", "))") { client in
+                try await client.change(ids.map { .remove($0) })
                 try await MemberCommand.show(cluster, client)
             }
         }
@@ -128,7 +129,7 @@ struct MemberCommand: AsyncParsableCommand {
         func run() async throws {
             try await cluster.withClient("member \(id)") { client in
                 try await client.change(.replace(id, address: address))
-                try await MemberCommand.promote(id, cluster, client)
+                try await MemberCommand.promote([id], cluster, client)
                 try await MemberCommand.show(cluster, client)
             }
         }

@@ -54,6 +54,29 @@ struct MembershipTests {
         await client.close()
     }
 
+    @Test("two learners vote and two members go, each in one change")
+    func together() async throws {
+        let cluster = try await TestCluster.start(members: 3, spare: 2)
+        let client = cluster.client()
+        let writer = Self.load(cluster, "together")
+        for id in 4...5 {
+            try await cluster.join(id)
+            try await client.change(.add(UInt64(id), address: cluster.addresses[id - 1]))
+        }
+        let both = try cluster.run("banyan", Self.nodes(cluster) + ["member", "promote", "4", "5"])
+        #expect(both.code == 0, "\(both.errors)")
+        #expect(try await client.members().filter { !$0.isLearner }.count == 5)
+        let leader = try await cluster.leader()
+        let others = (1...5).filter { $0 != leader }.prefix(2).map { "\($0)" }
+        let gone = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove"] + others)
+        #expect(gone.code == 0, "\(gone.errors)")
+        #expect(try await client.members().count == 3)
+        #expect(try cluster.log(leader).contains("joint=true"))
+        writer.cancel()
+        #expect(try await writer.value >= 50)
+        await client.close()
+    }
+
     @Test("a member whose directory was lost is refused under its old name, and comes back as a new one")
     func replaced() async throws {
         let cluster = try await TestCluster.start(members: 3)

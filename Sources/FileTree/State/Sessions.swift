@@ -132,10 +132,12 @@ struct Sessions {
         }
     }
 
-    static func fingerprint(_ command: ByteBuffer) -> UInt32 {
-        // Enough to notice a mistake, and not the time to hash a megabyte.
-        command.withUnsafeReadableBytes { CRC32.of(UnsafeRawBufferPointer(rebasing: $0.prefix(4096))) }
-            ^ UInt32(truncatingIfNeeded: command.readableBytes)
+    /// - Parameter command: what stands behind the head.
+    static func fingerprint(_ operation: CommandHeader.Operation, _ command: ByteBuffer) -> UInt32 {
+        var checksum = CRC32()
+        withUnsafeBytes(of: operation.rawValue) { checksum.add($0) }
+        command.withUnsafeReadableBytes { checksum.add($0) }
+        return checksum.value
     }
 
     // MARK: the digest
