@@ -1,7 +1,7 @@
 /// Times and sizes that bound a core. All members of a cluster should agree on the times.
 package struct Limits: Sendable {
     /// A follower that hears nothing waits this long, and up to twice as long by chance, before it asks for votes.
-    /// The default keeps a failover (one timeout, two rounds of messages, one sync) well within half a second.
+    /// The default keeps a failover (a timeout, three rounds of messages, three syncs) within half a second, mostly.
     package var electionTimeout: Nanoseconds = 250_000_000
     /// How often a leader speaks to silent followers.
     package var heartbeatInterval: Nanoseconds = 50_000_000

@@ -8,7 +8,7 @@ package struct Progress: Sendable {
         /// The peer needs entries that the log no longer holds; a snapshot is on its way.
         case snapshot
         /// The peer's log seems to end before what it once acknowledged: its directory was restored from an old copy.
-        /// It gets nothing but a probe now and then, since its acknowledgements were worth nothing.
+        /// It gets no entries, only heartbeats and a probe now and then, and its acknowledgements count for nothing.
         case regressed
     }
 
@@ -20,7 +20,7 @@ package struct Progress: Sendable {
     package internal(set) var next: Index
     /// In `probe`: a message is unanswered. Once it is an election timeout old, a heartbeat's answer allows the next.
     var isProbeSent = false
-    /// When that message was sent; 0 when it is known to be lost.
+    /// When that message was sent.
     var probeSentAt: Nanoseconds = 0
     /// The reader was asked for entries from `next` on.
     var isReading = false

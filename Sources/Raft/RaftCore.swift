@@ -60,7 +60,7 @@ package struct RaftCore: Sendable {
 
     /// Reads that the leader was asked for and has not answered, in the order of their times.
     var forwardedReads: [(context: UInt64, since: Nanoseconds)] = []
-    /// The last entry that the leader of this term was seen to have as well; before it, a heartbeat commits nothing.
+    /// The last entry that the leader of this term was seen to have as well; beyond it, a heartbeat commits nothing.
     var confirmedIndex: Index = 0
 
     // MARK: what is on the way to the disk

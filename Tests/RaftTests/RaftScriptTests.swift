@@ -132,6 +132,43 @@ struct RaftScriptTests {
         #expect(leader.takeOutput().offences.map(\.kind) == [.secondLeader])
     }
 
+    @Test("a voter that hears its leader votes for nobody, in whatever term it is, unless the leader wants it")
+    func heldVote() {
+        var core = Self.core(entries: 2)
+        Self.tell(&core, .heartbeat(commit: 0, round: 1), from: 2, term: 2, at: 1_000_000_000)
+        // A late answer of another raises its term, and its leader is forgotten.
+        Self.tell(&core, .preVoteResponse(granted: false), from: 3, term: 3, at: 1_010_000_000)
+        #expect(core.term == 3 && core.leader == nil)
+        Self.tell(&core, .vote(lastIndex: 9, lastTerm: 2), from: 3, term: 3, at: 1_020_000_000)
+        #expect(core.vote == nil)
+        Self.tell(&core, .vote(lastIndex: 9, lastTerm: 2, isTransfer: true), from: 3, term: 3, at: 1_030_000_000)
+        #expect(core.vote == PeerID(3))
+    }
+
+    @Test("a voter that an uncommitted configuration lets go may still be elected: nobody else could")
+    func halfRemoved() {
+        let members = (1...4).map { Member(id: $0, peer: PeerID($0), address: "\($0)") }
+        let (four, three) = (
+            Configuration(clusterID: 1, members: members),
+            Configuration(clusterID: 1, members: Array(members.dropLast()))
+        )
+        let log = LogView(
+            compactedIndex: 0, compactedTerm: 0,
+            entries: [EntryHeader(index: 1, term: 1, kind: .configuration, size: 100)],
+            configurations: [
+                IndexedConfiguration(index: 0, configuration: four),
+                IndexedConfiguration(index: 1, configuration: three),
+            ])
+        var core = RaftCore(id: PeerID(4), hardState: HardState(term: 1), log: log, applied: 0, seed: 1, now: 0)
+        core.step(.tick, now: 1_000_000_000)
+        #expect(core.role == .candidate)
+        // Once that is committed, it may not.
+        var gone = RaftCore(
+            id: PeerID(4), hardState: HardState(term: 1, vote: nil, commit: 1), log: log, applied: 0, seed: 1, now: 0)
+        gone.step(.tick, now: 1_000_000_000)
+        #expect(gone.role == .learner)
+    }
+
     @Test("who votes anew must be level, and the last voter stays")
     func refusedChanges() throws {
         let members = (1...3).map { Member(id: $0, peer: PeerID($0), address: "\($0)", isLearner: $0 > 1) }

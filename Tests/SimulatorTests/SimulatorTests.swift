@@ -1,3 +1,4 @@
+import Foundation
 import Raft
 import Testing
 
@@ -71,5 +72,49 @@ struct SimulatorTests {
         let (first, second) = (Simulation(options).run(), Simulation(options).run())
         #expect(first.trace.count > 300)
         #expect(first.trace == second.trace)
+    }
+}
+
+/// The pages of the documentation show traces; they have to be those of the commands that stand beside them.
+@Suite("The pages of scenarios")
+struct PageTests {
+    private static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    private static func page(_ name: String) throws -> [Substring] {
+        let url = folder.appendingPathComponent("Sources/Raft/Raft.docc/\(name).md")
+        return try String(contentsOf: url, encoding: .utf8).split(separator: "\n", omittingEmptySubsequences: false)
+    }
+
+    @Test("what a page shows of a run is what its command prints", arguments: ["KillTheLeader", "AMinorityIsCutOff"])
+    func traces(name: String) throws {
+        let lines = try Self.page(name)
+        let command = try #require(lines.first { $0.hasPrefix(".build/release/banyan-sim --seed") }).split(
+            separator: " ")
+        let number = { (option: Substring) in
+            command.firstIndex(of: option).flatMap { UInt64(command[$0 + 1]) }
+        }
+        var options = Simulation.Options(seed: try #require(number("--seed")))
+        options.steps = Int(try #require(number("--steps")))
+        options.isTraced = true
+        // `without=a,b`, and then `without=$without,c,d`.
+        let kinds = lines.filter { $0.hasPrefix("without=") }.flatMap { $0.dropFirst(8).split(separator: ",") }
+        options.without = Set(kinds.filter { $0 != "$without" }.compactMap { Fault(rawValue: String($0)) })
+        #expect(options.without.count == kinds.count - 1)
+        let trace = Simulation(options).run().trace
+        let shown = lines.filter { $0.hasPrefix("   ") && $0.drop { $0 == " " }.first?.isNumber == true }
+        #expect(shown.count > 30)
+        for line in shown { #expect(trace.contains(String(line)), "\(name).md shows '\(line)'; print it anew") }
+    }
+
+    @Test("what a page shows of a script stands in the script")
+    func scripts() throws {
+        let page = try Self.page("ThreeBecomeFive")
+        let scripts = try FileManager.default.contentsOfDirectory(
+            at: Self.folder.appendingPathComponent("fixtures/raft"), includingPropertiesForKeys: nil
+        ).map { try String(contentsOf: $0, encoding: .utf8) }.joined()
+        let shown = page.filter { $0.hasPrefix("> ") || $0.contains(" term 1 commit ") }
+        #expect(shown.count > 10)
+        for line in shown { #expect(scripts.contains(line), "ThreeBecomeFive.md shows '\(line)'") }
     }
 }
