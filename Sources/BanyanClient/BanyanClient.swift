@@ -152,7 +152,7 @@ public final class BanyanClient: Sendable {
     public func transferLeadership(to id: UInt64? = nil) async throws {
         var answer = try await send(.transferLeadership, ByteBuffer(integer: id ?? 0)).body
         guard let code = answer.readInteger(as: UInt16.self) else { throw Self.malformed }
-        if code != 0 { throw BanyanError.notFound }
+        if code != 0 { throw BanyanError.noSuchMember }
     }
 
     // MARK: requests

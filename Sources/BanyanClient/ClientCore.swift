@@ -48,6 +48,8 @@ final class ClientCore {
     private var connections: [String: ClientConnection] = [:]
     /// Of the first member that answered; 0 before. Members of another would mix two trees into one.
     private(set) var clusterID: UInt64 = 0
+    /// Whether any member ever answered: then it is not the network that lacks.
+    private var isAnswered = false
     private var leader: String?
     private var nextNode = 0
     private var isLocating = false
@@ -260,6 +262,7 @@ final class ClientCore {
 
     /// Whether the member is of the cluster that this client talks to.
     func accepts(_ welcome: Welcome) -> Bool {
+        isAnswered = true
         if clusterID == 0 { clusterID = welcome.clusterID }
         return welcome.clusterID == 0 || welcome.clusterID == clusterID
     }
@@ -343,7 +346,7 @@ final class ClientCore {
 
     private func expire(_ request: Request) {
         let error: BanyanError =
-            request.mayHaveHappened ? .unknownOutcome : request.wasRefused ? .noQuorum : .unreachable
+            request.mayHaveHappened ? .unknownOutcome : request.wasRefused || isAnswered ? .noQuorum : .unreachable
         complete(request, .failure(error))
     }
 

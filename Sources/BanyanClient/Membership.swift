@@ -59,7 +59,7 @@ extension BanyanClient {
                 guard ContinuousClock.now < end else { throw BanyanError.membershipRefused(outcome.reason) }
                 try await Task.sleep(for: .milliseconds(50))
             case .notCaughtUp: throw BanyanError.notCaughtUp
-            case .unknownMember: throw BanyanError.notFound
+            case .unknownMember: throw BanyanError.noSuchMember
             default: throw BanyanError.membershipRefused(outcome.reason)
             }
         }
@@ -83,6 +83,7 @@ extension MembershipAnswer {
         case .anotherAnswers: "another member, or another directory, answers at the address than was asked for"
         case .belongsElsewhere:
             "whoever answers at the address belongs to another cluster; start it with an empty directory"
+        case .votesAlready: "it votes already"
         case .olderProgram: "the program at the address does not know the cluster's version; start a newer one"
         }
     }

@@ -69,6 +69,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     case refused(String)
     /// The membership was not changed, for the reason given.
     case membershipRefused(String)
+    /// There is no member with this id.
+    case noSuchMember
     /// The learner lacks too much of the log to vote yet.
     case notCaughtUp
     /// A member answered what it must not.
@@ -94,11 +96,12 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .unknownOutcome:
             "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
         case .unreachable: "no member can be reached; check --nodes and that the members run"
-        case .noQuorum: "the cluster has no leader now, so nothing was changed; a majority of its members must run"
+        case .noQuorum: "the cluster has no leader now, so nothing was done; a majority of its members must run"
         case .transferFailed:
             "the leader could not hand over in its time, and goes on; see 'banyan status' and try again"
         case .refused(let reason): "refused by \(reason)"
         case .membershipRefused(let reason): reason
+        case .noSuchMember: "no such member; see 'banyan member list'"
         case .notCaughtUp: "the learner has not caught up yet; try 'banyan member promote' again a little later"
         case .protocolViolation(let reason): "a member broke the protocol: \(reason)"
         }

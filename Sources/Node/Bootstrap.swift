@@ -78,7 +78,7 @@ final class Bootstrap {
     private func refused(_ goodbye: Goodbye?, by id: UInt64) {
         guard !isOver, let goodbye else { return }
         switch goodbye.code {
-        case .unknownIncarnation, .wrongCluster, .differentMembers, .noCommonVersion:
+        case .unknownIncarnation, .wrongCluster, .differentMembers, .noCommonVersion, .recovered:
             fatal("member \(id) refuses this one: \(goodbye.reason)")
         case .protocolError, .shuttingDown:
             logger.warning("peer refused", metadata: ["peer": "\(id)", "reason": "\(goodbye.reason)"])

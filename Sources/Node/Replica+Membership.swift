@@ -51,7 +51,7 @@ extension Replica {
             }
         case .promote:
             guard let member else { return settle(waiter, .unknownMember) }
-            if !member.isLearner { return settle(waiter, .alreadyMember) }
+            if !member.isLearner { return settle(waiter, .votesAlready) }
             change([.promote(member.peer)], for: waiter)
         case .remove:
             guard let member else { return settle(waiter, .unknownMember) }
@@ -66,7 +66,7 @@ extension Replica {
             guard let member = core.configuration.members.first(where: { $0.id == request.id }) else {
                 return settle(waiter, .unknownMember)
             }
-            if request.kind == .promote, !member.isLearner { return settle(waiter, .alreadyMember) }
+            if request.kind == .promote, !member.isLearner { return settle(waiter, .votesAlready) }
             changes.append(request.kind == .promote ? .promote(member.peer) : .remove(member.peer))
         }
         change(changes, for: waiter)
@@ -139,9 +139,9 @@ extension Replica {
             step(.changeMembership(changes), now: core.now)
             membershipWaiters.append((core.log.configurationIndex, waiter))
             scheduleTurn()
-        case .removesLeader where core.configuration.voters.count > 1:
-            // Another leads first; the client asks it then.
-            handOver(to: nil) { [weak self] outcome in
+        case .removesLeader where staying(after: changes) != nil:
+            // One that stays leads first; the client asks it then.
+            handOver(to: staying(after: changes)) { [weak self] outcome in
                 guard let self else { return }
                 switch outcome {
                 case .done: refuse(waiter, core.leader == nil ? .noLeader : .notLeader)
@@ -151,6 +151,16 @@ extension Replica {
         case .notLeader: refuse(waiter, core.leader == nil || core.role == .leader ? .noLeader : .notLeader)
         case let refusal?: settle(waiter, MembershipAnswer(refusal))
         }
+    }
+
+    /// The voter that stays and has the longest log.
+    private func staying(after changes: [MembershipChange]) -> PeerID? {
+        let voters = (try? core.configuration.applying(changes).voters) ?? []
+        let able = core.peers.filter {
+            voters.contains($0.peer) && core.configuration.isVoter($0.peer)
+                && core.now - $0.lastContact < core.limits.electionTimeout
+        }
+        return able.max { $0.match < $1.match }?.peer
     }
 
     private func settle(_ waiter: Waiter, _ outcome: MembershipAnswer) {

@@ -15,7 +15,7 @@ extension Replica {
         for lane in [Lane.control, .append] {
             let link = PeerLink(
                 to: address, on: loop, hello: { [unowned self] in hello(lane) },
-                onWelcome: { [unowned self] in welcomed($1, $2, by: member, lane) },
+                onWelcome: { [unowned self] in welcomed($0, $1, $2, by: member, lane) },
                 onBreak: { [unowned self] in broke(member, lane, $1, wasReady: $2) },
                 // Whoever does not know this member's address yet answers on this member's connection.
                 onFrame: { [unowned self] _, connection, frame in
@@ -39,12 +39,16 @@ extension Replica {
         return hello
     }
 
-    func welcomed(_ connection: FrameConnection, _ welcome: Welcome, by member: Member, _ lane: Lane) -> Bool {
+    func welcomed(_ link: PeerLink, _ connection: FrameConnection, _ welcome: Welcome, by member: Member, _ lane: Lane)
+        -> Bool
+    {
         guard welcome.incarnation == member.peer.rawValue else {
-            logger.warning(
-                "peer has another incarnation: its directory was wiped or is another member's",
-                metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
-            connection.close()
+            if refusals.updateValue("incarnation", forKey: member.peer) != "incarnation" {
+                logger.warning(
+                    "peer has another directory than the recorded one; if that was lost, run 'banyan member replace'",
+                    metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
+            }
+            link.reject()
             return true
         }
         // A member that was not reached before its founder went on: the first entry is the same for everyone. One that
@@ -55,6 +59,7 @@ extension Replica {
             connection.write { buffer in buffer.writeFrame(.genesis) { configuration.write(to: &$0) } }
             connection.flush()
         }
+        refusals[member.peer] = nil
         knownVersions[member.peer] = UInt16(max(1, welcome.knownVersion))
         if knownVersions[member.peer] ?? 0 < lastReport.applied.clusterVersion {
             logger.error(
@@ -69,10 +74,13 @@ extension Replica {
     }
 
     func broke(_ member: Member, _ lane: Lane, _ goodbye: Goodbye?, wasReady: Bool) {
-        if let goodbye, goodbye.code != .shuttingDown {
+        if let goodbye, goodbye.code != .shuttingDown,
+            refusals.updateValue(goodbye.reason, forKey: member.peer) != goodbye.reason
+        {
             logger.warning("peer refused", metadata: ["peer": "\(member.id)", "reason": "\(goodbye.reason)"])
         }
         guard !isStopped else { return }
+        if let goodbye, goodbye.code == .recovered { return fatal(goodbye.reason) }
         // Who comes back may run another program.
         if wasReady { knownVersions[member.peer] = nil }
         if wasReady, lane == .control { logger.info("peer disconnected", metadata: ["peer": "\(member.id)"]) }

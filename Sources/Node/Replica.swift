@@ -64,6 +64,8 @@ final class Replica {
     var links: [PeerID: [Lane: PeerLink]] = [:]
     /// Peers that the configuration does not name (yet), by their own connections: answers go back on those.
     var strangers: [PeerID: FrameConnection] = [:]
+    /// Why peers refused this member, or it them: said once.
+    var refusals: [PeerID: String] = [:]
     /// Peers that were warned of.
     var regressed: Set<PeerID> = []
     var dirty: [FrameConnection] = []

@@ -103,22 +103,28 @@ package final class Server {
                 throw StartError(
                     "\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
             }
-            // A member that was ended while it waited for the others goes on waiting for the same ones.
-            if !options.cluster.isEmpty, options.isBootstrap || options.isJoin || stored.genesis == nil,
-                options.clusterText != stored.founders
+            // A member that was ended while it waited for the others goes on waiting for the same ones, unless it is told
+            // anew how to begin: nothing stands in its directory yet. It is another one then, whoever heard of it.
+            let isToldAnew =
+                stored.genesis == nil && !options.cluster.isEmpty && (options.isBootstrap || options.isJoin)
+                && (options.clusterText != stored.founders || options.isJoin != stored.isJoining)
+            if !isToldAnew, !options.cluster.isEmpty,
+                options.isBootstrap || options.isJoin || stored.genesis == nil, options.clusterText != stored.founders
             {
                 throw StartError(
                     "\(options.data): was started for --cluster \(stored.founders), not \(options.clusterText); name "
                         + "an empty directory with --data for another cluster")
             }
-            if stored.genesis == nil, stored.isJoining ? options.isBootstrap : options.isJoin {
-                throw StartError(
-                    "\(options.data): was first started with \(stored.isJoining ? "--join" : "--bootstrap"); delete it to start "
-                        + "otherwise")
-            }
             options.id = stored.memberID
-            options.cluster = try ServerOptions.members(stored.founders)
-            identity = stored
+            if isToldAnew {
+                identity = Identity(
+                    memberID: stored.memberID, incarnation: UInt64.random(in: 1...UInt64.max),
+                    founders: options.clusterText, isJoining: options.isJoin)
+                try directory.store.save(identity)
+            } else {
+                options.cluster = try ServerOptions.members(stored.founders)
+                identity = stored
+            }
         } else {
             if options.cluster.isEmpty {
                 let listen = options.listen ?? Address(Self.defaultAddress)
@@ -435,6 +441,12 @@ package final class Server {
                 )
             }
             return
+        }
+        if hello.clusterID != 0, hello.clusterID == identity.formerClusterID {
+            throw Goodbye(
+                .recovered,
+                "the cluster that you know was given up when member \(identity.memberID) was recovered; delete this directory, "
+                    + "start an empty one with --join, and run 'banyan member add'")
         }
         guard hello.clusterID == genesis.clusterID || (hello.clusterID == 0 && hello.isBootstrapping) else {
             throw Goodbye(.wrongCluster, "member \(identity.memberID) belongs to another cluster")

@@ -36,6 +36,8 @@ package struct Identity: Equatable, Sendable {
     package var founders: String
     /// Whether the directory waits, or waited, to be taken into a cluster that runs.
     package var isJoining: Bool
+    /// The cluster that was given up when this directory was recovered; 0: none.
+    package var formerClusterID: UInt64 = 0
     /// The configuration in which the directory became a member's: the first entry's of a new cluster, or the one that
     /// took it in. Nil before.
     package var genesis: Configuration?
@@ -56,8 +58,9 @@ package struct Identity: Equatable, Sendable {
 /// Database `entries`: key group (2, zero) and index (8), value an entry's record, exactly as it travels. Database
 /// `meta`, each value followed by a CRC32 of key and value:
 ///
-///     'identity'   format (2): 3, member id (8), incarnation (8), 1 if it joined a running cluster else 0 (1), the list
-///                  of members at the first start (length 2, bytes), then the genesis configuration or nothing
+///     'identity'   format (2): 3, member id (8), incarnation (8), 1 if it joined a running cluster else 0 (1), the
+///                  cluster that was given up when it was recovered (8), the list of members at the first start
+///                  (length 2, bytes), then the genesis configuration or nothing
 ///     'hard'       term (8), vote: 1 if given (1), vote (8), commit index (8),
 ///                  compacted index (8), compacted term (8), number of the state's directory (8)
 ///     'base'       the configuration at the compacted index
@@ -85,12 +88,14 @@ package final class LogStore: Sendable {
     package func identity() throws(LogError) -> Identity? {
         guard var row = try readMeta("identity") else { return nil }
         guard let (format, id, incarnation) = row.readMultipleIntegers(as: (UInt16, UInt64, UInt64).self),
-            // Format 2, of programs that could not join, lacks the byte that says so.
+            // Format 2, of programs that could neither join nor recover, lacks what says so.
             format == Self.format || format == 2,
-            let joining = format == 2 ? 0 : row.readInteger(as: UInt8.self), let founders = row.readText()
+            let (joining, former) = format == 2 ? (0, 0) : row.readMultipleIntegers(as: (UInt8, UInt64).self),
+            let founders = row.readText()
         else { throw .unknownFormat }
         var identity = Identity(
             memberID: id, incarnation: incarnation, founders: founders, isJoining: joining != 0)
+        identity.formerClusterID = former
         if row.readableBytes > 0 {
             guard let genesis = Configuration(from: &row) else { throw .unknownFormat }
             identity.genesis = genesis
@@ -148,6 +153,7 @@ package final class LogStore: Sendable {
     package func restart(_ identity: Identity, alone configuration: Configuration) throws(LogError) {
         let recovered = try recover()
         var identity = identity
+        identity.formerClusterID = identity.genesis?.clusterID ?? 0
         identity.genesis = configuration
         var row = recovered.row
         let (term, index) = (row.hardState.term + 1, recovered.log.lastIndex + 1)
@@ -170,7 +176,8 @@ package final class LogStore: Sendable {
     private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {
         var row = ByteBuffer()
         row.writeMultipleIntegers(
-            Self.format, identity.memberID, identity.incarnation, UInt8(identity.isJoining ? 1 : 0))
+            Self.format, identity.memberID, identity.incarnation, UInt8(identity.isJoining ? 1 : 0),
+            identity.formerClusterID)
         row.writeText(identity.founders)
         identity.genesis?.write(to: &row)
         try writeMeta("identity", row, &transaction)

@@ -38,6 +38,7 @@ extension Simulation {
             clients[client].session = 1
         }
         history.append(Operation(client: client, file: file, kind: kind, invoked: time))
+        trace("client \(client): \(kind) on file \(file)")
         ask(client)
     }
 
@@ -109,6 +110,7 @@ extension Simulation {
             clients[client].known[history[operation].file] = known
             history[operation].returned = time
             history[operation].outcome = outcome
+            trace("client \(client): \(history[operation].kind) on file \(history[operation].file): \(outcome)")
             finish(client)
         case .unknown:
             clients[client].leader = nil

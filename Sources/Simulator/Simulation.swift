@@ -177,6 +177,7 @@ package final class Simulation {
             }
         } catch let violation as Invariants.Violation {
             report.violation = (violation.invariant, violation.detail)
+            trace("violation of '\(violation.invariant)': \(violation.detail)")
         } catch {
             report.violation = ("no member fails", "\(error)")
         }

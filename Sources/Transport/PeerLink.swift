@@ -88,6 +88,12 @@ package final class PeerLink {
             }
     }
 
+    /// The peer is not the one that was meant: it is asked again after a while.
+    package func reject() {
+        connection?.close()
+        backoff = Self.strangerBackoff
+    }
+
     /// Ends the link for good.
     package func stop() {
         let old = state
@@ -139,7 +145,8 @@ package final class PeerLink {
         lastGoodbye = nil
         onBreak(self, goodbye, wasReady)
         guard case .idle = state else { return }
-        if goodbye?.code == .unknownIncarnation { backoff = Self.strangerBackoff }
+        // What was refused for a reason will be refused again.
+        if let code = goodbye?.code, code != .shuttingDown, code != .protocolError { backoff = Self.strangerBackoff }
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(in: backoff) { this.value.start() }
         backoff = min(.nanoseconds(backoff.nanoseconds * 2), Self.backoffMax)

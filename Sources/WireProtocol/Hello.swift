@@ -142,6 +142,8 @@ package struct Goodbye: Error, Equatable, Sendable {
         case unknownIncarnation = 4
         case differentMembers = 5
         case shuttingDown = 6
+        /// The cluster that the sender knows was given up: one of its directories was recovered, and goes on alone.
+        case recovered = 7
     }
     package var code: Code
     package var reason: String

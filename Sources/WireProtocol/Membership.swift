@@ -62,6 +62,8 @@ package enum MembershipAnswer: UInt16, Equatable, Sendable {
     case belongsElsewhere = 34
     /// Its program does not know the cluster's version.
     case olderProgram = 35
+    /// The member is no learner.
+    case votesAlready = 36
 
     package init(_ refusal: MembershipRefusal) { self = MembershipAnswer(rawValue: refusal.rawValue) ?? .notReady }
 }

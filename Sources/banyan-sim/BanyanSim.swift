@@ -46,6 +46,9 @@ struct BanyanSim: AsyncParsableCommand {
         guard [seed != nil, seeds != nil, check != nil, mutant == "list"].count(where: { $0 }) == 1 else {
             throw ValidationError("give one --seed N, or many with --seeds FROM..TO, or a history to --check")
         }
+        if seed == nil, trace != nil || history != nil {
+            throw ValidationError("--trace and --history show one run: give --seed")
+        }
         guard (1...9).contains(nodes), steps > 0 else {
             throw ValidationError("--nodes must be from 1 to 9, and --steps positive")
         }
@@ -131,7 +134,8 @@ struct BanyanSim: AsyncParsableCommand {
         throw CommandFailure(
             "seed \(options.seed) breaks '\(shown.invariant)': \(shown.detail); its trace is in \(file); repeat it with "
                 + "'banyan-sim --seed \(options.seed) --steps \(options.steps) --nodes \(nodes)"
-                + (mutant.map { " --mutant \($0)" } ?? "") + (kinds.isEmpty ? "" : " --without \(kinds)") + "'")
+                + (mutant.map { " --mutant \($0)" } ?? "") + (kinds.isEmpty ? "" : " --without \(kinds)")
+                + " --no-shrink'")
     }
 
     private func runMany(_ range: ClosedRange<UInt64>) async throws {

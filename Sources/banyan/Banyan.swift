@@ -51,7 +51,7 @@ extension CommandFailure {
     init(_ error: BanyanError, at path: String) {
         let exitCode: Int32 =
             switch error {
-            case .notFound: 3
+            case .notFound, .noSuchMember: 3
             case .conditionFailed: 4
             case .unknownOutcome, .unreachable, .noQuorum: 5
             default: 1

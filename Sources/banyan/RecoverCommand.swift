@@ -13,8 +13,10 @@ struct RecoverCommand: AsyncParsableCommand {
             Take the one whose last entry has the highest term, and of those the highest index: it has the most. Then
               banyan recover --data DIR --force-new-cluster
             makes a cluster of this one member; start it with 'banyand --data DIR', and add others with empty directories
-            ('banyan member --help'). What the lost members acknowledged and this one never received is GONE. The other old
-            members can't come back.
+            ('banyan member --help'). What the lost members acknowledged and this one never received is GONE.
+
+            Delete the other old directories first. One that meets the recovered member stops; but a majority of them, started
+            again by themselves, would be the old cluster beside the new one.
             """)
 
     private struct Result: Encodable {

@@ -69,6 +69,12 @@ struct Banyand: AsyncParsableCommand {
     static func main() async { await Console.run(Self.self) }
 
     func validate() throws {
+        if join, cluster.members.count < 2 {
+            throw ValidationError("--join needs --cluster with a member of the cluster to join, and this one")
+        }
+        if let id, !cluster.members.isEmpty, !cluster.members.contains(where: { $0.id == id }) {
+            throw ValidationError("--id \(id) is not one of the ids of --cluster")
+        }
         if join, bootstrap { throw ValidationError("--join and --bootstrap exclude each other") }
         guard (1...ServerOptions.newestVersion).contains(clusterVersion) else {
             throw ValidationError("--cluster-version must be from 1 to \(ServerOptions.newestVersion)")
@@ -168,7 +174,7 @@ struct Cluster: ExpressibleByArgument {
         for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
             let sides = part.split(separator: "=", maxSplits: 1)
             guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(String(sides[1])),
-                !members.contains(where: { $0.id == id })
+                !members.contains(where: { $0.id == id || $0.address.description == address.description })
             else { return nil }
             members.append((id, address))
         }

@@ -59,6 +59,9 @@ struct BadInputTests {
             ("banyan", ["--nodes", nobody, "--timeout", "300ms", "status"], 5), ("banyand", [], 2),
             ("banyand", ["--data", cluster.directory(1), "--join", "--bootstrap"], 2),
             ("banyand", ["--data", cluster.directory(1), "--cluster-version", "0"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--join"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--id", "3", "--cluster", "1=a:1,2=b:2", "--bootstrap"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--id", "1", "--cluster", "1=a:1,2=a:1", "--bootstrap"], 2),
             ("banyand", ["--data", cluster.directory(1), "--admin", "127.0.0.1:1"], 2),
             ("banyand", ["--data", cluster.directory(1), "--cluster", "1=nowhere"], 2),
             ("banyand", ["--no-such-option"], 2), ("banyan-load", ["--no-such-option"], 2),
@@ -86,8 +89,6 @@ struct BadInputTests {
         let wrong: [([String], String)] = [
             (["--data", used], "another process"), (["--data", foreign.path], "thesis.txt"),
             (["--data", empty, "--id", "1", "--cluster", list], "--bootstrap"),
-            (["--data", empty, "--join"], "--cluster"),
-            (["--data", empty, "--id", "3", "--cluster", list, "--bootstrap"], "--id 3"),
             (["--data", "/proc/none"], "can't be made"),
             (["--data", empty, "--listen", cluster.addresses[0]], "can't listen"),
         ]

@@ -78,6 +78,7 @@ final class LinkProxy: Sendable {
         private var opener: Int?
         private var head = ByteBuffer()
         private var wasCut = false
+        private var isClosed = false
 
         init(_ inbound: any Channel, member: Int, _ rules: LinkRules) {
             self.inbound = inbound
@@ -110,12 +111,13 @@ final class LinkProxy: Sendable {
         func watch() {
             if isCut { wasCut = true }
             if wasCut, !isCut { return close() }
-            guard inbound.isActive else { return }
+            guard !isClosed else { return }
             let this = NIOLoopBound(self, eventLoop: inbound.eventLoop)
             inbound.eventLoop.scheduleTask(in: .milliseconds(20)) { this.value.watch() }
         }
 
         func close() {
+            isClosed = true
             inbound.close(promise: nil)
             outbound?.close(promise: nil)
         }

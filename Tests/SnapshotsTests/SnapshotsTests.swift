@@ -190,4 +190,38 @@ struct SnapshotsTests {
             try DurableTree(path: scratch.state("source")).applied
                 == copy.applied)
     }
+
+    /// Of cluster version 2: what clients may ask for again travels along.
+    @Test("the snapshot with a session in fixtures/snapshots is read, and its client gets its first answer")
+    func goldenSessions() throws {
+        let scratch = try Scratch()
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("fixtures/snapshots/version-2")
+        let source = try Self.tree(at: scratch.state("source"), files: 1, bytes: 10)
+        var answer = ByteBuffer()
+        for write in [{ RaiseVersion(to: 2).write(to: &$0) }, { OpenSession.write(to: &$0) }]
+            as [(inout ByteBuffer) -> Void]
+        {
+            var command = ByteBuffer()
+            write(&command)
+            try source.apply(
+                index: source.applied.index + 1, term: 2, kind: .command, payload: command, answer: &answer)
+        }
+        var put = ByteBuffer()
+        Put(path: try TreePath("/s"), content: ByteBuffer(string: "once"), mtime: 7, condition: .absent).write(to: &put)
+        CommandHeader.enroll(&put, session: 4, sequence: 9, lowestUnanswered: 8)
+        try source.apply(index: 5, term: 2, kind: .command, payload: put, answer: &answer)
+        try source.commit()
+        _ = try Self.spool(source, to: scratch.file)
+        let written = try Self.pieces(of: scratch.file)
+        let pieces = try Self.pieces(of: file.path)
+        #expect(written.first == pieces.first)
+        let path = try scratch.state("copy")
+        #expect(try Self.receive(pieces, into: path))
+        let copy = try DurableTree(path: path)
+        #expect(copy.applied == source.applied)
+        var first = ByteBuffer()
+        try copy.apply(index: 6, term: 2, kind: .command, payload: put, answer: &first)
+        #expect(Outcome(from: &first) == .done(revision: 5))
+    }
 }

@@ -64,6 +64,36 @@ struct GoldenFrameTests {
             ("delete", request(.write) { Delete(path: a, isRecursive: true).write(to: &$0) }),
             ("get", request(.read) { Query.get(a).write(to: &$0) }),
             ("stat", request(.read) { Query.stat(a).write(to: &$0) }),
+            ("open-session", request(.write) { OpenSession.write(to: &$0) }),
+            ("close-session", request(.write) { CloseSession.write(to: &$0, session: 0x11) }),
+            ("raise-version", request(.write) { RaiseVersion(to: 2).write(to: &$0) }),
+            (
+                "session-put",
+                request(.write) {
+                    var command = ByteBuffer()
+                    put.write(to: &command)
+                    CommandHeader.enroll(&command, session: 0x11, sequence: 0x23, lowestUnanswered: 0x22)
+                    $0.writeImmutableBuffer(command)
+                }
+            ),
+            ("lease-read", request(.leaseRead) { Query.get(a).write(to: &$0) }),
+            (
+                "stale-read",
+                request(.staleRead) {
+                    $0.writeInteger(UInt32(2000))
+                    Query.get(a).write(to: &$0)
+                }
+            ),
+            (
+                "change-membership",
+                request(.changeMembership) { MembershipRequest(.add, id: 4, address: "d:7400").write(to: &$0) }
+            ),
+            (
+                "promote-two",
+                request(.changeMembership) {
+                    for id in [4, 5] as [UInt64] { MembershipRequest(.promote, id: id).write(to: &$0) }
+                }
+            ),
             ("list", request(.read) { Query.list(.root, after: Array("m".utf8), limit: 100).write(to: &$0) }),
         ]
     }
