@@ -235,7 +235,7 @@ struct BadInputTests {
         }
         let three = try TestCluster(members: 3)
         try three.start(1, isNew: true)
-        #expect(try await three.condition { try three.log(1).contains("waiting for the other members") })
+        #expect(await three.condition { try three.log(1).contains("waiting for the other members") })
         try three.signal(1, SIGTERM)
         let other = try three.run(
             "banyand", ["--data", three.directory(1), "--id", "1", "--cluster", "1=127.0.0.1:1,2=127.0.0.1:2"])

@@ -1,5 +1,6 @@
 import BanyanClient
 import Foundation
+import Raft
 import Testing
 
 /// Five real members, clients that write down what they see, and a schedule of all that can happen to machines. What the
@@ -21,7 +22,7 @@ struct ChaosTests {
         let seconds = Self.environment("BANYAN_CHAOS_SECONDS") ?? 20
         let seed = Self.environment("BANYAN_CHAOS_SEED") ?? UInt64.random(in: 0...UInt64.max)
         print("chaos: seed \(seed), \(seconds) s")
-        var generator = Generator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let cluster = try await TestCluster.start(members: 5, options: ["--log-tail", "500"], isProxied: true)
         let history = cluster.folder.appendingPathComponent("history.jsonl").path
         let load = try cluster.begin(
@@ -34,8 +35,8 @@ struct ChaosTests {
         var done: [Fault: Int] = [:]
         while ContinuousClock.now < end {
             let fault = Fault.allCases.randomElement(using: &generator) ?? .kill
-            if try await begin(fault, on: cluster, &generator) { done[fault, default: 0] += 1 }
-            try await Task.sleep(for: .milliseconds(Int.random(in: 100...800, using: &generator)))
+            if try await begin(fault, on: cluster, load, &generator) { done[fault, default: 0] += 1 }
+            await progress(cluster, load, by: UInt64.random(in: 1...300, using: &generator))
         }
         print("chaos: \(done.map { "\($0.key) \($0.value)" }.sorted().joined(separator: ", "))")
         try recover(cluster)
@@ -50,7 +51,7 @@ struct ChaosTests {
         print("chaos: \(check.output)", terminator: "")
         // Nothing diverged: members at one index have one digest.
         let client = cluster.client()
-        let isEqual = try await Self.settles {
+        let isEqual = await cluster.condition {
             let members = try await client.status()
             return members.count == 5 && Set(members.map { "\($0.appliedIndex) \($0.digest)" }).count == 1
         }
@@ -74,7 +75,7 @@ struct ChaosTests {
             _ = try await client.put("/failover", Array("\(kill)".utf8))
             gaps.append(ContinuousClock.now - killed)
             try cluster.start(leader)
-            let isLevel = try await Self.settles {
+            let isLevel = await cluster.condition {
                 let members = try await client.status()
                 return Set(members.map(\.appliedIndex)).count == 1 && members.allSatisfy { $0.role != "unreachable" }
             }
@@ -85,13 +86,19 @@ struct ChaosTests {
         await client.close()
     }
 
-    private static func settles(_ holds: () async throws -> Bool) async throws -> Bool {
-        let end = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < end {
-            if (try? await holds()) == true { return true }
-            try await Task.sleep(for: .milliseconds(50))
+    /// Waits until the clients' writes have moved the cluster on by some entries, or the clients are done: how long a fault
+    /// lasts. All faults leave a majority, so that it must move.
+    private func progress(_ cluster: TestCluster, _ load: Process, by entries: UInt64) async {
+        let client = cluster.client(timeout: .seconds(2))
+        var target: UInt64?
+        let isMoving = await cluster.condition {
+            guard load.isRunning else { return true }
+            let commit = try await client.status().map(\.commitIndex).max() ?? 0
+            if target == nil { target = commit + entries }
+            return commit >= target ?? .max
         }
-        return false
+        #expect(isMoving, "a majority stands still")
+        await client.close()
     }
 
     /// Everybody runs, and hears everybody.
@@ -102,34 +109,36 @@ struct ChaosTests {
         }
     }
 
-    private func begin(_ fault: Fault, on cluster: TestCluster, _ generator: inout Generator) async throws -> Bool {
+    private func begin(
+        _ fault: Fault, on cluster: TestCluster, _ load: Process, _ generator: inout SeededGenerator
+    ) async throws -> Bool {
         let member = Int.random(in: 1...5, using: &generator)
-        let pause = Duration.milliseconds(Int.random(in: 50...2000, using: &generator))
+        let entries = UInt64.random(in: 1...1500, using: &generator)
         let leader = try? await cluster.leader()
         switch fault {
         case .kill, .killLeader:
             let victim = fault == .killLeader ? leader ?? member : member
             try cluster.signal(victim, SIGKILL)
-            try await Task.sleep(for: pause)
+            await progress(cluster, load, by: entries)
             try cluster.start(victim)
         case .stop:
             try cluster.signal(member, SIGSTOP)
-            try await Task.sleep(for: pause)
+            await progress(cluster, load, by: entries)
             try cluster.signal(member, SIGCONT)
         case .restartAll:
             for id in 1...5 { try cluster.signal(id, SIGKILL) }
             for id in 1...5 { try cluster.start(id) }
         case .cutLink:
             cluster.rules.cut(member, member % 5 + 1)
-            try await Task.sleep(for: pause)
+            await progress(cluster, load, by: entries)
             cluster.rules.heal()
         case .isolate, .isolateLeader:
             cluster.rules.isolate(fault == .isolateLeader ? leader ?? member : member, from: 1...5)
-            try await Task.sleep(for: pause)
+            await progress(cluster, load, by: entries)
             cluster.rules.heal()
         case .slowLinks:
             for other in 1...5 where other != member { cluster.rules.slow(other, member) }
-            try await Task.sleep(for: pause)
+            await progress(cluster, load, by: entries)
             cluster.rules.heal()
         case .transfer:
             let client = cluster.client(timeout: .seconds(2))
@@ -157,7 +166,7 @@ struct ChaosTests {
         }
         try cluster.wipe(member)
         try await cluster.join(member)
-        let isBack = try await Self.settles {
+        let isBack = await cluster.condition {
             do { try await client.change(.replace(UInt64(member), address: nil)) } catch BanyanError.membershipRefused {
                 // An answer that was lost may have been "done": then it is a member already, by its new directory.
             }
@@ -165,12 +174,12 @@ struct ChaosTests {
         }
         let log = try cluster.log(member).suffix(500)
         #expect(isBack, "member \(member) was not taken back: \(log)")
-        try await promote(member, client)
+        await promote(member, of: cluster, client)
         return true
     }
 
-    private func promote(_ member: Int, _ client: BanyanClient) async throws {
-        let isVoter = try await Self.settles {
+    private func promote(_ member: Int, of cluster: TestCluster, _ client: BanyanClient) async {
+        let isVoter = await cluster.condition {
             try? await client.change(.promote(UInt64(member)))
             return try await client.members().contains { $0.id == UInt64(member) && !$0.isLearner }
         }
@@ -185,7 +194,7 @@ struct ChaosTests {
             await client.close()
             return false
         }
-        let isGone = try await Self.settles {
+        let isGone = await cluster.condition {
             try? await client.change(.remove(UInt64(member)))
             return try await !client.members().contains { $0.id == UInt64(member) }
         }
@@ -193,26 +202,13 @@ struct ChaosTests {
         try cluster.wipe(member)
         try await cluster.join(member)
         let address = cluster.addresses[member - 1]
-        let isBack = try await Self.settles {
+        let isBack = await cluster.condition {
             try? await client.change(.add(UInt64(member), address: address))
             return try await client.members().contains { $0.id == UInt64(member) }
         }
         let log = try cluster.log(member).suffix(500)
         #expect(isBack, "member \(member) was not taken in: \(log)")
-        try await promote(member, client)
+        await promote(member, of: cluster, client)
         return true
-    }
-
-    /// SplitMix64.
-    private struct Generator: RandomNumberGenerator {
-        var state: UInt64
-
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var mixed = state
-            mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-            return mixed ^ (mixed >> 31)
-        }
     }
 }

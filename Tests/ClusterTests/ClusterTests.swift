@@ -173,11 +173,11 @@ struct ClusterTests {
             return number
         }
         #expect(
-            try await cluster.condition {
+            await cluster.condition {
                 try cluster.log(leader).matches(of: /index=(\d+) .*log compacted/).contains { Int($0.1) ?? 0 > 60 }
             })
         try cluster.start(away)
-        #expect(try await cluster.condition { try cluster.log(away).contains("snapshot installed") })
+        #expect(await cluster.condition { try cluster.log(away).contains("snapshot installed") })
         writer.cancel()
         let count = try await writer.value
         try await expectEqualDigests(cluster, client)

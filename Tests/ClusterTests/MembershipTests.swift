@@ -48,7 +48,7 @@ struct MembershipTests {
         let term = try await client.status().filter { $0.id != UInt64(leader) }.map(\.term).max()
         try cluster.signal(leader, SIGKILL)
         try cluster.start(leader)
-        #expect(try await cluster.condition { try cluster.log(leader).contains("does not belong to the cluster") })
+        #expect(await cluster.condition { try cluster.log(leader).contains("does not belong to the cluster") })
         _ = try await client.put("/after", [1])
         #expect(try await client.status().filter { $0.id != UInt64(leader) }.map(\.term).max() == term)
         await client.close()
@@ -164,7 +164,7 @@ struct MembershipTests {
         let address = cluster.addresses[3]
         try cluster.signal(member, SIGTERM)
         try cluster.start(member, options: ["--listen", address])
-        #expect(try await cluster.condition { try cluster.log(member).contains("listening") })
+        #expect(await cluster.condition { try cluster.log(member).contains("listening") })
         let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "set-address", "\(member)", address])
         #expect(result.code == 0, "\(result.errors)")
         _ = try await client.put("/moved", [1])
@@ -174,7 +174,7 @@ struct MembershipTests {
         // The configuration says where to listen from now on.
         try cluster.signal(member, SIGTERM)
         try cluster.start(member)
-        #expect(try await cluster.condition { try cluster.log(member).contains("on \(address)") })
+        #expect(await cluster.condition { try cluster.log(member).contains("on \(address)") })
         await client.close()
     }
 
@@ -194,7 +194,7 @@ struct MembershipTests {
             let logs = try (1...3).map { try before.log($0) }
             if id < 3 { #expect(!logs.contains { $0.contains("cluster version") }) }
         }
-        let isRaised = try await before.condition {
+        let isRaised = await before.condition {
             try (1...3).contains { try before.log($0).contains("to=2") }
         }
         #expect(isRaised)
@@ -218,7 +218,7 @@ struct MembershipTests {
         for number in 0..<20 { revision = try await client.put("/r/\(number)", [UInt8(number)]) }
         // All have the last one.
         #expect(
-            try await MembershipTests.settles {
+            await cluster.condition {
                 try await Set(client.status().map(\.appliedIndex)).count == 1
             })
         await client.close()
@@ -251,15 +251,6 @@ struct MembershipTests {
         await alone.close()
     }
 
-    static func settles(_ holds: () async throws -> Bool) async throws -> Bool {
-        let end = ContinuousClock.now + .seconds(30)
-        while ContinuousClock.now < end {
-            if (try? await holds()) == true { return true }
-            try await Task.sleep(for: .milliseconds(20))
-        }
-        return false
-    }
-
     @Test("a member whose log is damaged votes no more, says why, and is replaced")
     func damagedLog() async throws {
         let cluster = try await TestCluster.start(members: 3)
@@ -268,7 +259,7 @@ struct MembershipTests {
         _ = try await client.put("/rotten", marker)
         let damaged = try await cluster.leader() % 3 + 1
         #expect(
-            try await MembershipTests.settles {
+            await cluster.condition {
                 try await Set(client.status().map(\.appliedIndex)).count == 1
             })
         try cluster.signal(damaged, SIGKILL)

@@ -109,7 +109,7 @@ final class TestCluster {
     func join(_ id: Int, options own: [String] = []) async throws {
         let others = (1...founders).contains(id) ? Array(1...founders) : Array(1...founders) + [id]
         try start(id, options: own + ["--id", "\(id)", "--cluster", list(of: others), "--join"])
-        guard try await condition({ try log(id).contains("waiting to be taken in") }) else {
+        guard await condition({ try log(id).contains("waiting to be taken in") }) else {
             throw Failure(description: "member \(id) does not wait to be taken in: \(try log(id))")
         }
     }
@@ -150,11 +150,11 @@ final class TestCluster {
         throw Failure(description: "no member leads; see \(folder.path)")
     }
 
-    /// Asks until `holds` is true; false when it is not so within 30 s.
-    func condition(_ holds: () throws -> Bool) async throws -> Bool {
-        let end = ContinuousClock.now + .seconds(30)
+    /// Asks until `holds` is true, and answers in time; false when it is not so within a minute.
+    func condition(_ holds: () async throws -> Bool) async -> Bool {
+        let end = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < end {
-            if try holds() { return true }
+            if (try? await holds()) == true { return true }
             await Task.yield()
         }
         return false

@@ -66,13 +66,7 @@ struct RaftScriptTests {
 
     @Test("a leader changes no membership before it has committed something in its term, and reads by lease no sooner")
     func newLeader() throws {
-        var core = Self.core(entries: 2)
-        core.step(.tick, now: 1_000_000_000)
-        Self.tell(&core, .preVoteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
-        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
-        Self.tell(&core, .voteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
-        #expect(core.role == .leader)
-        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        var core = try Self.leader(entries: 2)
         #expect(core.membershipRefusal(of: [.remove(PeerID(3))]) == .notReady)
         core.step(.leaseRead(context: 1), now: 1_010_000_000)
         #expect(core.takeOutput().readStates == [ReadState(context: 1, index: nil)])
@@ -223,6 +217,18 @@ struct RaftScriptTests {
         return RaftCore(id: PeerID(1), hardState: HardState(term: term), log: log, applied: 0, seed: 1, now: 0)
     }
 
+    /// A core that has just won term 2 with the vote of 2, at 1,000 ms, and has its first entry on the disk.
+    private static func leader(entries: UInt64) throws -> RaftCore {
+        var core = core(entries: entries)
+        core.step(.tick, now: 1_000_000_000)
+        tell(&core, .preVoteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        tell(&core, .voteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
+        #expect(core.role == .leader)
+        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        return core
+    }
+
     private static func tell(
         _ core: inout RaftCore, _ body: Message.Body, from peer: UInt64, term: Term, at now: Nanoseconds = 1
     ) {
@@ -243,13 +249,7 @@ struct RaftScriptTests {
 
     @Test("a peer that lost what it acknowledged gets nothing more, and no commit index")
     func regressedPeer() throws {
-        var core = Self.core(entries: 5)
-        core.step(.tick, now: 1_000_000_000)
-        Self.tell(&core, .preVoteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
-        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
-        Self.tell(&core, .voteResponse(granted: true), from: 2, term: 2, at: 1_000_000_000)
-        #expect(core.role == .leader)
-        core.step(.saved(write: try #require(core.takeOutput().write).number), now: 1_000_000_000)
+        var core = try Self.leader(entries: 5)
         for peer in [2, 3] as [UInt64] {
             Self.tell(&core, .appendResponse(.accepted(match: 6)), from: peer, term: 2, at: 1_000_000_000)
         }
