@@ -36,7 +36,7 @@ struct ChaosTests {
         while ContinuousClock.now < end {
             let fault = Fault.allCases.randomElement(using: &generator) ?? .kill
             if try await begin(fault, on: cluster, load, &generator) { done[fault, default: 0] += 1 }
-            await progress(cluster, load, by: UInt64.random(in: 1...300, using: &generator))
+            await progress(cluster, load, by: UInt64.random(in: 1...40, using: &generator))
         }
         print("chaos: \(done.map { "\($0.key) \($0.value)" }.sorted().joined(separator: ", "))")
         try recover(cluster)
@@ -113,7 +113,7 @@ struct ChaosTests {
         _ fault: Fault, on cluster: TestCluster, _ load: Process, _ generator: inout SeededGenerator
     ) async throws -> Bool {
         let member = Int.random(in: 1...5, using: &generator)
-        let entries = UInt64.random(in: 1...1500, using: &generator)
+        let entries = UInt64.random(in: 1...300, using: &generator)
         let leader = try? await cluster.leader()
         switch fault {
         case .kill, .killLeader:
