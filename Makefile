@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 
-.PHONY: help run build test chaos failover lint format clean packages python
+.PHONY: help run build test bench chaos failover lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -31,6 +31,11 @@ chaos: packages ## Do the worst to five real members, for CHAOS_SECONDS, and che
 failover: packages ## Kill the leader 50 times, and print how long it takes until a write is acknowledged again.
 	$(SWIFT) build $(TESTING) --build-tests
 	BANYAN_FAILOVER_KILLS=50 $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests/failover
+
+bench: packages ## Measure the log writer, and the state at 10,000 and 1,000,000 files, each alone.
+	BANYAN_BENCHMARKS=1 $(SWIFT) build -c release --product banyan-bench
+	@bench="$$($(SWIFT) build -c release --show-bin-path)/banyan-bench"; \
+	  $$bench log && taskset -c 0 $$bench apply && taskset -c 0 $$bench apply --files 1000000
 
 lint: ## Check the form of all Swift sources.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests

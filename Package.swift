@@ -61,7 +61,9 @@ let package = Package(
         .target(name: "Deflate", dependencies: ["CZlib"], swiftSettings: strict),
         .target(name: "Threads", dependencies: [], swiftSettings: strict),
 
-        .target(name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", nioCore, crypto], swiftSettings: strict),
+        .target(
+            name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", "Threads", nioCore, crypto],
+            swiftSettings: strict),
         .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
 
         .target(
@@ -138,3 +140,12 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// Benchmarks are built when they are asked for: see `make bench`.
+if Context.environment["BANYAN_BENCHMARKS"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "banyan-bench",
+            dependencies: ["FileTree", "RaftLog", "Snapshots", "WireProtocol", "Raft", nioCore, arguments],
+            path: "Sources/Benchmarks", swiftSettings: strict))
+}

@@ -3,23 +3,38 @@ import Raft
 
 /// The tree in an LMDB environment of its own: what a member's state thread owns.
 ///
-/// Not `Sendable`: it must be made, used and let go on one thread, as LMDB demands of a write transaction.
+/// Commands are executed in memory; a second thread makes them durable, many at a time. `keepUp` bounds what waits for
+/// it, in commands and in bytes.
 package final class DurableTree {
+    /// What is executed and not yet on its way to the disk goes there when it is so much, or so old.
+    package static let flushCommands = 16_384
+    package static let flushBytes = 8 << 20
+    static let flushAgeMax: Nanoseconds = 1_000_000_000
+    /// While a flush is under way, commands are executed up to this many times those bounds.
+    private static let fullness = 2.0
+
     package let environment: StateEnvironment
-    private var tree: FileTree<LMDBStore>
-    /// What the last commit made durable.
+    private var tree: FileTree<OverlayStore>
+    /// What is durable.
     package private(set) var durable: Applied
-    /// Commands executed since the last commit, and their bytes.
-    package private(set) var uncommittedCommands = 0
-    package private(set) var uncommittedBytes = 0
+    /// What will be when the flush is over, and how many commands it holds.
+    private var flushing: (applied: Applied, commands: Int)
+    /// How long the last flush took for each of its commands, in nanoseconds.
+    private var timePerCommand: Nanoseconds = 0
+    /// Commands executed that no flush has taken up, and their bytes.
+    private var commands = 0
+    private var bytes = 0
+    /// When the first of them was executed, as far as `keepUp` was told.
+    private var since: Nanoseconds?
 
     /// Opens, or creates, the state in the existing directory `path`.
     ///
     /// - Parameter knownVersion: the highest cluster version whose commands are executed.
     package init(path: String, knownVersion: UInt16 = Applied.clusterVersionMax) throws(StateError) {
         environment = try StateEnvironment(path: path)
-        tree = try FileTree(store: LMDBStore(environment), knownVersion: knownVersion)
+        tree = try FileTree(store: OverlayStore(environment), knownVersion: knownVersion)
         durable = tree.applied
+        flushing = (tree.applied, 0)
     }
 
     package var applied: Applied { tree.applied }
@@ -30,18 +45,48 @@ package final class DurableTree {
         index: Index, term: Term, kind: EntryKind, payload: ByteBuffer, answer: inout ByteBuffer
     ) throws(StateError) {
         try tree.apply(index: index, term: term, kind: kind, payload: payload, answer: &answer)
-        uncommittedCommands += 1
-        uncommittedBytes += payload.readableBytes
+        commands += 1
+        bytes += payload.readableBytes
     }
 
     package func answer(_ query: ByteBuffer, into answer: inout ByteBuffer) throws(StateError) {
         try tree.answer(query, into: &answer)
     }
 
-    package func commit() throws(StateError) {
+    /// How much of what may be executed before the next flush begins was: 1 when it is due.
+    private var load: Double {
+        max(Double(commands) / Double(Self.flushCommands), Double(bytes) / Double(Self.flushBytes))
+    }
+
+    /// Begins a flush when one is due, and takes note of the end of one. To be called often.
+    ///
+    /// - Returns: how long to rest for each command that is executed next, in nanoseconds. When the disk is slower than
+    ///   the commands, they come in as it takes them: each waits a little, and none for a whole flush.
+    package func keepUp(now: Nanoseconds) throws(StateError) -> Nanoseconds {
+        if commands > 0, since == nil { since = now }
+        let isDue = load >= 1 || since.map { now - $0 >= Self.flushAgeMax } ?? false
+        try endFlush(waiting: load >= Self.fullness)
+        if tree.store.isFlushing { return load > 0.5 ? timePerCommand : 0 }
+        if isDue { try beginFlush() }
+        return 0
+    }
+
+    private func beginFlush() throws(StateError) {
         try tree.commit()
-        durable = tree.applied
-        uncommittedCommands = 0
-        uncommittedBytes = 0
+        flushing = (tree.applied, commands)
+        (commands, bytes, since) = (0, 0, nil)
+    }
+
+    private func endFlush(waiting: Bool) throws(StateError) {
+        guard let duration = try tree.store.endFlush(waiting: waiting) else { return }
+        timePerCommand = duration / UInt64(max(1, flushing.commands))
+        durable = flushing.applied
+    }
+
+    /// Makes everything so far durable, and waits until it is.
+    package func commit() throws(StateError) {
+        try endFlush(waiting: true)
+        try beginFlush()
+        try endFlush(waiting: true)
     }
 }

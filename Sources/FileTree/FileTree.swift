@@ -54,7 +54,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         }
     }
 
-    /// Writes down what was applied, and makes it durable together with all rows.
+    /// Writes down what was applied, and has the store make it durable together with all rows.
     package mutating func commit() throws(StateError) {
         if !isAppliedWritten {
             let applied = applied
@@ -183,11 +183,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     private mutating func writeRow(
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
-        try store.put(key, byteCount: byteCount + RowChecksum.byteCount) { row in
-            let value = UnsafeMutableRawBufferPointer(rebasing: row[..<byteCount])
-            fill(value)
-            row.storeBigEndian(RowChecksum.of(key: key.span.bytes, value: UnsafeRawBufferPointer(value)), at: byteCount)
-        }
+        try store.put(key, byteCount: byteCount + RowChecksum.byteCount) { RowChecksum.seal($0, of: key, fill) }
     }
 
     /// Writes a row and moves the digest from its old value to its new one.
@@ -195,8 +191,12 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
         try takeFromDigest(key)
-        try writeRow(key, byteCount: byteCount, fill: fill)
-        applied.digest.add(try digest(of: key) ?? 0)
+        var added: UInt128 = 0
+        try store.put(key, byteCount: byteCount + RowChecksum.byteCount) { row in
+            RowChecksum.seal(row, of: key, fill)
+            added = Self.digest(of: key, UnsafeRawBufferPointer(row).bytes)
+        }
+        applied.digest.add(added)
     }
 
     mutating func deleteRow(_ key: [UInt8]) throws(StateError) {
@@ -205,14 +205,15 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     }
 
     private mutating func takeFromDigest(_ key: [UInt8]) throws(StateError) {
-        if let old = try digest(of: key) { applied.digest.remove(old) }
+        let old: UInt128? = try store.read(key) { row in
+            guard let row else { return nil }
+            return Self.digest(of: key, row)
+        }
+        if let old { applied.digest.remove(old) }
     }
 
-    private borrowing func digest(of key: [UInt8]) throws(StateError) -> UInt128? {
-        try store.read(key) { row in
-            guard let row else { return nil }
-            let isChunk = key[0] == StateKey.Table.chunks.rawValue
-            return StateDigest.row(key: key.span.bytes, value: isChunk ? RawSpan() : row)
-        }
+    private static func digest(of key: [UInt8], _ row: RawSpan) -> UInt128 {
+        let isChunk = key[0] == StateKey.Table.chunks.rawValue
+        return StateDigest.row(key: key.span.bytes, value: isChunk ? RawSpan() : row)
     }
 }

@@ -162,7 +162,7 @@ final class Replica {
         expireReads()
         retryChanges()
         warnIfRemoved()
-        stateThread.send(.commitIfDue)
+        stateThread.send(.tick)
         scheduleTurn()
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(in: .milliseconds(10)) { this.value.tick() }

@@ -1,4 +1,5 @@
 import FileTree
+import Glibc
 import NIOCore
 import Raft
 import RaftLog
@@ -44,15 +45,11 @@ final class StateThread: Sendable {
         /// Execute entries that are no longer in memory.
         case replay(ClosedRange<Index>)
         case read(ByteBuffer, Waiter)
-        case commitIfDue
+        /// Time went on.
+        case tick
         /// A snapshot took the state's place: go on with the one in this directory.
         case replace(path: String)
     }
-
-    /// Commands, bytes and nanoseconds after which a commit is due. A commit of so few pages takes milliseconds.
-    static let uncommittedCommandsMax = 16_384
-    static let uncommittedBytesMax = 16 << 20
-    static let uncommittedNanosecondsMax: Nanoseconds = 1_000_000_000
 
     private let thread: OwnedThread<Work>
 
@@ -70,7 +67,8 @@ final class StateThread: Sendable {
             let executor: Executor
             do throws(StateError) {
                 executor = Executor(
-                    tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion)
+                    tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion,
+                    report: report)
             } catch {
                 failed(error)
                 return (handle: { _ in }, finish: {})
@@ -79,7 +77,7 @@ final class StateThread: Sendable {
             return (
                 handle: { batch in
                     guard !executor.isBroken else { return }
-                    do throws(StateError) { try executor.run(batch, report: report) } catch {
+                    do throws(StateError) { try executor.run(batch) } catch {
                         executor.isBroken = true
                         failed(error)
                     }
@@ -103,11 +101,14 @@ private final class Executor {
     private let log: LogStore
     private let knownVersion: UInt16
     var isBroken = false
-    private var lastCommit = Clock.now
+    private let send: (StateReport) -> Void
+    /// Rest that commands owe to the disk.
+    private var restDue: Nanoseconds = 0
     private var report: StateReport
     private var answerBytes = 0
 
-    init(tree: DurableTree, log: LogStore, knownVersion: UInt16) {
+    init(tree: DurableTree, log: LogStore, knownVersion: UInt16, report send: @escaping (StateReport) -> Void) {
+        self.send = send
         self.tree = tree
         self.log = log
         self.knownVersion = knownVersion
@@ -118,26 +119,27 @@ private final class Executor {
     /// The most bytes of answers that gather before they are reported.
     private static let answerBytesMax = 4 << 20
 
-    func run(_ batch: [StateThread.Work], report send: (StateReport) -> Void) throws(StateError) {
+    func run(_ batch: [StateThread.Work]) throws(StateError) {
         for work in batch {
             switch work {
             case .apply(let first, let records, let waiters):
                 for (offset, record) in records.enumerated() {
                     try apply(record, first + UInt64(offset), for: waiters.isEmpty ? nil : waiters[offset])
+                    try keepUpNowAndThen()
                 }
             case .replay(let range): try replay(range)
             case .read(let query, let waiter): try read(query, for: waiter)
-            case .commitIfDue: break
-            // The old tree's open transaction aborts with it: nothing of it counts any more.
+            case .tick: break
+            // What the old tree has not written yet goes with it: nothing of it counts any more.
             case .replace(let path): tree = try DurableTree(path: path, knownVersion: knownVersion)
             }
-            try commitIfDue()
-            if answerBytes >= Self.answerBytesMax { flush(send) }
+            try keepUp()
+            if answerBytes >= Self.answerBytesMax { flush() }
         }
-        flush(send)
+        flush()
     }
 
-    private func flush(_ send: (StateReport) -> Void) {
+    private func flush() {
         report.applied = tree.applied
         report.durableIndex = tree.durable.index
         report.environment = tree.environment
@@ -174,7 +176,7 @@ private final class Executor {
                     try tree.apply(
                         index: entry.header.index, term: entry.header.term, kind: entry.header.kind,
                         payload: entry.payload, answer: &discarded)
-                    try commitIfDue()
+                    try keepUpNowAndThen()
                 } catch {
                     failure = error
                     return false
@@ -216,17 +218,21 @@ private final class Executor {
         report.answers[waiter.connection] = answers
     }
 
-    private func commitIfDue() throws(StateError) {
-        guard tree.uncommittedCommands > 0 else {
-            lastCommit = Clock.now
-            return
-        }
-        guard
-            tree.uncommittedCommands >= StateThread.uncommittedCommandsMax
-                || tree.uncommittedBytes >= StateThread.uncommittedBytesMax
-                || Clock.now - lastCommit >= StateThread.uncommittedNanosecondsMax
-        else { return }
-        try tree.commit()
-        lastCommit = Clock.now
+    /// The disk is looked after once in so many commands, and between any two pieces of work.
+    private static let commandsBetweenFlushChecks: Index = 32
+    /// Shorter rests gather: a system can't rest for less with any precision.
+    private static let restMin: Nanoseconds = 1_000_000
+
+    private func keepUpNowAndThen() throws(StateError) {
+        let every = Self.commandsBetweenFlushChecks
+        if tree.applied.index % every == 0 { try keepUp(after: every) }
+    }
+
+    private func keepUp(after commands: UInt64 = 0) throws(StateError) {
+        restDue += try tree.keepUp(now: Clock.now) * commands
+        guard restDue >= Self.restMin else { return }
+        flush()
+        usleep(UInt32(restDue / 1000))
+        restDue = 0
     }
 }

@@ -86,6 +86,18 @@ package struct Write: Equatable, Sendable {
     package var truncates = false
     /// The entries to append; empty when only the hard state changes.
     package var entries: Range<Index>
+
+    package init(
+        number: UInt64, hardState: HardState, snapshot: SnapshotMetadata? = nil, keepsTail: Bool = false,
+        truncates: Bool = false, entries: Range<Index>
+    ) {
+        self.number = number
+        self.hardState = hardState
+        self.snapshot = snapshot
+        self.keepsTail = keepsTail
+        self.truncates = truncates
+        self.entries = entries
+    }
 }
 
 package struct HeldMessage: Equatable, Sendable {

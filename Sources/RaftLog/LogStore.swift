@@ -255,8 +255,9 @@ package final class LogStore: Sendable {
 
     // MARK: rows
 
-    static func key(_ index: Index) -> [UInt8] {
-        [0, 0] + (0..<8).map { UInt8(truncatingIfNeeded: index >> (56 - 8 * $0)) }
+    /// On the stack: it is made for each entry that is written or erased.
+    static func key(_ index: Index) -> InlineArray<10, UInt8> {
+        InlineArray { position in position < 2 ? 0 : UInt8(truncatingIfNeeded: index >> (72 - 8 * UInt64(position))) }
     }
 
     func append(_ record: ByteBuffer, at index: Index, _ transaction: inout WriteTransaction) throws(LMDBError) {

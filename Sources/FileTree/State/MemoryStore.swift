@@ -1,74 +1,44 @@
 /// The store in memory: sorted keys beside their values. `commit` keeps a copy, which is what a crash would leave.
 package struct MemoryStore: OrderedStore {
-    private var keys: [[UInt8]] = []
-    private var values: [[UInt8]] = []
-    private var committedKeys: [[UInt8]] = []
-    private var committedValues: [[UInt8]] = []
+    private var rows = SortedRows<[UInt8]>()
+    private var committedRows = SortedRows<[UInt8]>()
 
     package init() {}
-
-    /// The first position whose key is `key` or greater.
-    private func position(of key: [UInt8]) -> Int {
-        var low = 0
-        var high = keys.count
-        while low < high {
-            let middle = (low + high) / 2
-            if keys[middle].lexicographicallyPrecedes(key) { low = middle + 1 } else { high = middle }
-        }
-        return low
-    }
 
     package func read<Result>(
         _ key: [UInt8], _ body: (RawSpan?) throws(StateError) -> Result
     ) throws(StateError) -> Result {
-        let position = position(of: key)
-        guard position < keys.count, keys[position] == key else { return try body(nil) }
-        let value = values[position]
-        return try body(value.span.bytes)
+        guard let row = rows[key] else { return try body(nil) }
+        return try body(row.span.bytes)
     }
 
     package func scan(
         from key: [UInt8], _ visit: (RawSpan, RawSpan) throws(StateError) -> Bool
     ) throws(StateError) {
-        for position in position(of: key)..<keys.count {
-            let (key, value) = (keys[position], values[position])
-            if try !visit(key.span.bytes, value.span.bytes) { return }
+        var position = rows.position(from: key)
+        while let row = rows[position], try visit(row.key.span.bytes, row.value.span.bytes) {
+            position = rows.position(after: position)
         }
     }
 
     package mutating func put(
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
-        var value = [UInt8](repeating: 0, count: byteCount)
-        value.withUnsafeMutableBytes(fill)
-        let position = position(of: key)
-        if position < keys.count, keys[position] == key {
-            values[position] = value
-        } else {
-            keys.insert(key, at: position)
-            values.insert(value, at: position)
-        }
+        var row = [UInt8](repeating: 0, count: byteCount)
+        row.withUnsafeMutableBytes(fill)
+        rows.set(key, row)
     }
 
-    package mutating func delete(_ key: [UInt8]) throws(StateError) {
-        let position = position(of: key)
-        guard position < keys.count, keys[position] == key else { return }
-        keys.remove(at: position)
-        values.remove(at: position)
-    }
+    package mutating func delete(_ key: [UInt8]) throws(StateError) { rows.remove(key) }
+
+    package mutating func commit() throws(StateError) { committedRows = rows }
 
     /// Everything through the last commit, without what came after it.
     fileprivate var committed: MemoryStore {
         var copy = self
-        (copy.keys, copy.values) = (committedKeys, committedValues)
+        copy.rows = committedRows
         return copy
     }
-
-    package mutating func commit() throws(StateError) {
-        committedKeys = keys
-        committedValues = values
-    }
-
 }
 
 extension FileTree where Store == MemoryStore {
@@ -83,24 +53,21 @@ extension FileTree where Store == MemoryStore {
 extension MemoryStore {
     /// A copy without the clients' sessions: a fault that the simulator plants.
     package var withoutSessions: MemoryStore {
-        var copy = MemoryStore()
-        for (key, value) in zip(keys, values) where key.first != StateKey.Table.sessions.rawValue {
-            copy.keys.append(key)
-            copy.values.append(value)
+        var copy = self
+        var position = rows.start
+        while let row = rows[position] {
+            if row.key.first == StateKey.Table.sessions.rawValue { copy.rows.remove(row.key) }
+            position = rows.position(after: position)
         }
-        (copy.committedKeys, copy.committedValues) = (copy.keys, copy.values)
+        copy.committedRows = copy.rows
         return copy
     }
 
     /// Everything as it is now, but `key` as it was at the last commit.
     fileprivate func torn(keeping key: [UInt8]) -> MemoryStore {
         var copy = self
-        let position = position(of: key)
-        let committed = committedKeys.firstIndex(of: key)
-        if let committed, position < keys.count, keys[position] == key {
-            copy.values[position] = committedValues[committed]
-        }
-        (copy.committedKeys, copy.committedValues) = (copy.keys, copy.values)
+        if let committed = committedRows[key], rows[key] != nil { copy.rows.set(key, committed) }
+        copy.committedRows = copy.rows
         return copy
     }
 }

@@ -1,6 +1,6 @@
 /// The ordered key-value store that the tree stands on. Keys compare as bytes.
 ///
-/// Two implementations: `LMDBStore`, and `MemoryStore` for simulations and tests. Everything since the last `commit` is
+/// Two implementations: `OverlayStore`, and `MemoryStore` for simulations and tests. Everything since the last `commit` is
 /// lost together when the process ends before the next.
 package protocol OrderedStore: ~Copyable {
     /// Lends the value of `key`, or nil, to `body`.
@@ -20,6 +20,6 @@ package protocol OrderedStore: ~Copyable {
 
     mutating func delete(_ key: [UInt8]) throws(StateError)
 
-    /// Makes everything so far durable, as one.
+    /// Makes everything so far durable, as one; it may take a while after the call (see `DurableTree`).
     mutating func commit() throws(StateError)
 }

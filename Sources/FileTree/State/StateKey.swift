@@ -63,6 +63,15 @@ enum RowChecksum {
         return checksum.value
     }
 
+    /// Lets `fill` write all of the row but its end, and puts the checksum there.
+    static func seal(
+        _ row: UnsafeMutableRawBufferPointer, of key: [UInt8], _ fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) {
+        let value = UnsafeMutableRawBufferPointer(rebasing: row.dropLast(byteCount))
+        fill(value)
+        row.storeBigEndian(of(key: key.span.bytes, value: UnsafeRawBufferPointer(value)), at: value.count)
+    }
+
     /// The row without its checksum.
     @_lifetime(copy row)
     static func verify(key: RawSpan, row: RawSpan) throws(StateError) -> RawSpan {

@@ -1,0 +1,108 @@
+import LMDB
+import Raft
+
+/// The store in LMDB, under a buffer of the rows that changed: a change costs its own bytes and not a page, and nobody
+/// waits for a commit, since a thread of its own writes a full buffer while the next one fills.
+///
+/// A read looks at the buffer that fills, then at the one that is being written, then at LMDB's last commit. The Raft log
+/// is the write-ahead log of all that is not written yet.
+package struct OverlayStore: OrderedStore, ~Copyable {
+    /// A row's new bytes; nil when it was deleted.
+    typealias Changes = SortedRows<[UInt8]?>
+
+    private let state: StateEnvironment
+    private let flusher: StateFlusher
+    /// What was committed last.
+    private var base: ReadTransaction
+    private var filling = Changes()
+    private var flushing = Changes()
+    private(set) var isFlushing = false
+
+    package init(_ state: StateEnvironment) throws(StateError) {
+        self.state = state
+        do { base = try state.environment.beginRead() } catch { throw .store(error.code) }
+        flusher = StateFlusher(state)
+    }
+
+    package borrowing func read<Result>(
+        _ key: [UInt8], _ body: (RawSpan?) throws(StateError) -> Result
+    ) throws(StateError) -> Result {
+        if let change = filling[key] ?? (isFlushing ? flushing[key] : nil) {
+            guard let row = change else { return try body(nil) }
+            return try body(row.span.bytes)
+        }
+        let row: RawSpan?
+        do { row = try base.get(key.span.bytes, in: state.database) } catch { throw StateError.store(error.code) }
+        return try body(row)
+    }
+
+    package borrowing func scan(
+        from key: [UInt8], _ visit: (RawSpan, RawSpan) throws(StateError) -> Bool
+    ) throws(StateError) {
+        var failure: StateError?
+        do throws(LMDBError) {
+            var cursor = try base.cursor(state.database)
+            var isInBase = try cursor.seek(key.span.bytes)
+            var newer = filling.position(from: key)
+            var older = flushing.position(from: key)
+            while true {
+                let (new, old) = (filling[newer], flushing[older])
+                // Of the two buffers' next rows, the one that comes first; of the same row, the newer.
+                let isNewest = new.map { new in old.map { !$0.key.precedes(new.key) } ?? true } ?? false
+                let change = isNewest ? new : old
+                guard change != nil || isInBase else { break }
+                let order = change.map { isInBase ? $0.key.order(to: cursor.key) : -1 } ?? 1
+                if order > 0 {
+                    do throws(StateError) { if try !visit(cursor.key, cursor.value) { break } } catch {
+                        failure = error
+                        break
+                    }
+                    isInBase = try cursor.next()
+                    continue
+                }
+                guard let change else { break }
+                if order == 0 { isInBase = try cursor.next() }
+                if let old, old.key == change.key { older = flushing.position(after: older) }
+                if isNewest { newer = filling.position(after: newer) }
+                guard let row = change.value else { continue }
+                do throws(StateError) { if try !visit(change.key.span.bytes, row.span.bytes) { break } } catch {
+                    failure = error
+                    break
+                }
+            }
+        } catch {
+            failure = .store(error.code)
+        }
+        if let failure { throw failure }
+    }
+
+    package mutating func put(
+        _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(StateError) {
+        let row = [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, count in
+            fill(UnsafeMutableRawBufferPointer(buffer))
+            count = byteCount
+        }
+        filling.set(key, row)
+    }
+
+    package mutating func delete(_ key: [UInt8]) throws(StateError) { filling.set(key, nil) }
+
+    /// Hands everything so far to the flusher. Not while a flush is under way.
+    package mutating func commit() throws(StateError) {
+        precondition(!isFlushing, "a flush is under way")
+        flushing = filling
+        filling = Changes()
+        isFlushing = true
+        flusher.begin(flushing)
+    }
+
+    /// How long the flush took, if one is over; waits for it if asked to. What it wrote is durable then.
+    mutating func endFlush(waiting: Bool) throws(StateError) -> Nanoseconds? {
+        guard isFlushing, let duration = try flusher.end(waiting: waiting) else { return nil }
+        do { base = try state.environment.beginRead() } catch { throw .store(error.code) }
+        flushing = Changes()
+        isFlushing = false
+        return duration
+    }
+}

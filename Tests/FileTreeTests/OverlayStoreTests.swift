@@ -1,0 +1,104 @@
+import Foundation
+import Raft
+import Testing
+
+@testable import FileTree
+
+@Suite("The overlay store")
+struct OverlayStoreTests {
+    private static func withFolder(_ body: (String) throws -> Void) throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("overlay-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try body(folder.path)
+    }
+
+    private static func rows(_ store: borrowing some OrderedStore & ~Copyable, from key: [UInt8]) throws -> [[UInt8]] {
+        var rows: [[UInt8]] = []
+        try store.scan(from: key) { key, row in
+            rows.append(key.withUnsafeBytes { Array($0) })
+            rows.append(row.withUnsafeBytes { Array($0) })
+            return rows.count < 120
+        }
+        return rows
+    }
+
+    private static func row(_ store: borrowing some OrderedStore & ~Copyable, _ key: [UInt8]) throws -> [UInt8]? {
+        try store.read(key) { row in
+            guard let row else { return nil }
+            return row.withUnsafeBytes { Array($0) }
+        }
+    }
+
+    @Test("whatever is changed, flushed and opened again, it reads as the store in memory does", arguments: 1...5)
+    func agreesWithMemory(seed: UInt64) throws {
+        try Self.withFolder { path in
+            var generator = SeededGenerator(seed: seed)
+            var memory = MemoryStore()
+            var committed = memory
+            for _ in 0..<4 {
+                var store = try OverlayStore(StateEnvironment(path: path))
+                for step in 0..<3000 {
+                    // Few keys, of several lengths, so that buffers, tombstones and LMDB's rows overlap.
+                    let number = UInt16.random(in: 0..<700, using: &generator)
+                    let key =
+                        [UInt8(truncatingIfNeeded: number % 7), UInt8(number >> 2 & 0xFF)]
+                        + [UInt8](repeating: 3, count: Int(number % 3))
+                    switch Int.random(in: 0..<20, using: &generator) {
+                    case 0..<11:
+                        let fill = UInt8.random(in: 0...255, using: &generator)
+                        let write = { (row: UnsafeMutableRawBufferPointer) in
+                            _ = row.initializeMemory(as: UInt8.self, repeating: fill)
+                        }
+                        try store.put(key, byteCount: Int(fill) + 1, fill: write)
+                        try memory.put(key, byteCount: Int(fill) + 1, fill: write)
+                    case 11..<16:
+                        try store.delete(key)
+                        try memory.delete(key)
+                    case 16: #expect(try Self.row(store, key) == Self.row(memory, key), "step \(step)")
+                    case 17: #expect(try Self.rows(store, from: key) == Self.rows(memory, from: key), "step \(step)")
+                    case 18 where !store.isFlushing && step % 5 == 0:
+                        try store.commit()
+                        committed = memory
+                    default: _ = try store.endFlush(waiting: step % 3 == 0)
+                    }
+                }
+                if Bool.random(using: &generator) {
+                    _ = try store.endFlush(waiting: true)
+                    try store.commit()
+                    committed = memory
+                }
+                // The store ends here: what was handed to the flusher is written, what was not is lost.
+                memory = committed
+            }
+            let store = try OverlayStore(StateEnvironment(path: path))
+            #expect(try Self.rows(store, from: [0]) == Self.rows(memory, from: [0]))
+        }
+    }
+
+    @Test("rows in memory keep the order of bytes through splits and removals", arguments: 1...3)
+    func sortedRows(seed: UInt64) {
+        var generator = SeededGenerator(seed: seed)
+        var rows = SortedRows<Int>()
+        var model: [[UInt8]: Int] = [:]
+        for step in 0..<6000 {
+            let number = Int.random(in: 0..<2000, using: &generator)
+            let key = [UInt8(number >> 8), UInt8(number & 0xFF)]
+            if Int.random(in: 0..<3, using: &generator) > 0 {
+                #expect(rows.set(key, step) == model.updateValue(step, forKey: key))
+            } else {
+                rows.remove(key)
+                model[key] = nil
+            }
+        }
+        var found: [[UInt8]] = []
+        var position = rows.start
+        while let row = rows[position] {
+            found.append(row.key)
+            #expect(row.value == model[row.key])
+            position = rows.position(after: position)
+        }
+        #expect(found == model.keys.sorted { $0.lexicographicallyPrecedes($1) })
+        #expect(rows.count == model.count)
+    }
+}
