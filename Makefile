@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 SWIFT ?= swift
 
-.PHONY: help run build test bench chaos failover lint format clean packages python
+.PHONY: help run build test bench chaos failover powercut lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -36,6 +36,12 @@ bench: packages ## Measure the log writer, and the state at 10,000 and 1,000,000
 	BANYAN_BENCHMARKS=1 $(SWIFT) build -c release --product banyan-bench
 	@bench="$$($(SWIFT) build -c release --show-bin-path)/banyan-bench"; \
 	  $$bench log && taskset -c 0 $$bench apply && taskset -c 0 $$bench apply --files 1000000
+
+RECOVERIES ?= 1000
+
+powercut: packages ## Cut the power of a member's storage RECOVERIES times, and recover from what a disk would have kept.
+	$(SWIFT) build -c release --product banyan-powercut
+	"$$($(SWIFT) build -c release --show-bin-path)/banyan-powercut" --recoveries $(RECOVERIES)
 
 lint: ## Check the form of all Swift sources.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests

@@ -10,6 +10,7 @@ import PackageDescription
 //     RaftLog   Snapshots                          the durable log and hard state; snapshot files
 //     FileTree  WireProtocol                       commands, queries, apply; frames
 //     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
+//     CrashPoints                                  where tests end a process
 //     CLMDB     CZlib                              system libraries
 
 let strict: [SwiftSetting] = [
@@ -60,17 +61,20 @@ let package = Package(
         .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: strict),
         .target(name: "Deflate", dependencies: ["CZlib"], swiftSettings: strict),
         .target(name: "Threads", dependencies: [], swiftSettings: strict),
+        .target(name: "CrashPoints", swiftSettings: strict),
 
         .target(
-            name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", "Threads", nioCore, crypto],
+            name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", "Threads", "CrashPoints", nioCore, crypto],
             swiftSettings: strict),
         .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
 
         .target(
             name: "RaftLog",
-            dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", nioCore, collections], swiftSettings: strict),
+            dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", "CrashPoints", nioCore, collections],
+            swiftSettings: strict),
         .target(
-            name: "Snapshots", dependencies: ["Deflate", "FileTree", "Raft", "WireProtocol", nioCore, crypto],
+            name: "Snapshots",
+            dependencies: ["Deflate", "FileTree", "Raft", "WireProtocol", "CrashPoints", nioCore, crypto],
             swiftSettings: strict),
         .target(
             name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging, collections],
@@ -82,8 +86,9 @@ let package = Package(
         .target(
             name: "Node",
             dependencies: [
-                "Transport", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", "Threads", nioCore, nioPosix,
-                logging, collections,
+                "Transport", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", "Threads", "CrashPoints",
+                nioCore,
+                nioPosix, logging, collections,
             ], swiftSettings: strict),
         .target(name: "Mirror", dependencies: ["BanyanClient"], swiftSettings: strict),
         .target(
@@ -116,6 +121,14 @@ let package = Package(
             name: "banyan-sim", dependencies: ["Simulator", "Histories", "Raft", "Console", arguments],
             swiftSettings: strict),
 
+        // The power cut: a program that runs a member's storage above a file layer of its own.
+        .target(name: "CPowerCut", path: "Tests/CPowerCut", linkerSettings: [.linkedLibrary("dl")]),
+        .executableTarget(
+            name: "banyan-powercut",
+            dependencies: [
+                "CPowerCut", "Node", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", nioCore, arguments,
+            ], path: "Tests/PowerCut", swiftSettings: strict),
+
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
         .testTarget(name: "FileTreeTests", dependencies: ["FileTree", "Raft", nioCore], swiftSettings: strict),
@@ -134,7 +147,9 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", "banyan-sim", nioCore, nioPosix,
+                "BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", "banyan-sim", "banyan-powercut",
+                "CrashPoints",
+                nioCore, nioPosix,
             ],
             swiftSettings: strict),
     ],

@@ -1,4 +1,5 @@
 import CLMDB
+import Glibc
 
 /// One LMDB environment: a memory-mapped file `data.mdb` and its lock file, in a directory of its own.
 ///
@@ -25,6 +26,8 @@ package final class Environment: @unchecked Sendable {
         // A process that died while it read leaves its slot in the lock file, which would pin old pages for ever.
         var staleReaders: Int32 = 0
         if code == MDB_SUCCESS { code = mdb_reader_check(created, &staleReaders) }
+        // LMDB syncs its files and not the directory that names them: a power cut could take a new file away as a whole.
+        if code == MDB_SUCCESS { code = Self.syncDirectory(path) }
         guard code == MDB_SUCCESS else {
             mdb_env_close(created)
             throw LMDBError(code: code)
@@ -34,6 +37,13 @@ package final class Environment: @unchecked Sendable {
     }
 
     deinit { mdb_env_close(handle) }
+
+    private static func syncDirectory(_ path: String) -> Int32 {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return errno }
+        defer { close(descriptor) }
+        return fsync(descriptor) == 0 ? MDB_SUCCESS : errno
+    }
 
     /// The longest key in bytes (511 with LMDB's usual build).
     package var keyBytesMax: Int { Int(mdb_env_get_maxkeysize(handle)) }

@@ -1,3 +1,4 @@
+import CrashPoints
 import FileTree
 import Glibc
 import RaftLog
@@ -14,13 +15,13 @@ package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
 ///     log/        the log's LMDB environment: entries, hard state, identity
 ///     state-N/    the state's LMDB environment; the hard state says which N counts
 ///     snapshot    one that is being spooled for a peer
-final class DataDirectory {
+package final class DataDirectory {
     let path: String
-    let store: LogStore
+    package let store: LogStore
     private let lock: CInt
 
     /// Opens the directory, making it when it is missing, and locks it.
-    init(path: String) throws {
+    package init(path: String) throws {
         self.path = path
         let isMade = try Self.makeDirectory(path)
         try Self.refuseForeignFiles(path)
@@ -33,26 +34,27 @@ final class DataDirectory {
         do { store = try LogStore(path: path + "/log") } catch {
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
         }
-        // LMDB syncs its files and not the directories that name them: without this, a power cut could take the log away.
-        for directory in [path + "/log", path] + (isMade ? [path + "/.."] : []) { try Self.sync(directory) }
+        // Without this, a power cut could take the log away.
+        for directory in [path] + (isMade ? [path + "/.."] : []) { try Self.sync(directory) }
     }
 
     deinit { close(lock) }
 
     /// The state that `number` names, in this or another member's directory.
-    static func statePath(in path: String, _ number: UInt64) -> String { "\(path)/state-\(number)" }
+    package static func statePath(in path: String, _ number: UInt64) -> String { "\(path)/state-\(number)" }
 
     /// The directory of the state, made if it is missing; states that nothing points to are removed.
-    func prepareState(_ number: UInt64) throws -> String {
+    package func prepareState(_ number: UInt64) throws -> String {
         Self.removeStates(in: path) { $0 != number }
         for spool in ["snapshot", "snapshot.new"] { unlink("\(path)/\(spool)") }
         let state = Self.statePath(in: path, number)
         try Self.makeDirectory(state)
+        CrashPoint.stateMade.reach()
         try Self.sync(path)
         return state
     }
 
-    static func removeStates(in path: String, where isUseless: (_ number: UInt64) -> Bool) {
+    package static func removeStates(in path: String, where isUseless: (_ number: UInt64) -> Bool) {
         for name in (try? listing(path)) ?? [] where name.hasPrefix("state-") {
             if UInt64(name.dropFirst(6)).map(isUseless) ?? false { remove(path + "/" + name) }
         }
@@ -65,7 +67,7 @@ final class DataDirectory {
     }
 
     /// Makes a directory's entries durable.
-    static func sync(_ path: String) throws {
+    package static func sync(_ path: String) throws {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw StartError("\(path): can't be read: \(reason)") }
         defer { close(descriptor) }
@@ -101,7 +103,7 @@ final class DataDirectory {
 
     /// False when it was there already.
     @discardableResult
-    static func makeDirectory(_ path: String) throws -> Bool {
+    package static func makeDirectory(_ path: String) throws -> Bool {
         if mkdir(path, 0o755) == 0 { return true }
         guard errno == EEXIST else { throw StartError("\(path): can't be made: \(reason)") }
         return false

@@ -1,3 +1,4 @@
+import CrashPoints
 import FileTree
 import Glibc
 import NIOCore
@@ -131,7 +132,10 @@ final class ReaderThread: Sendable {
                     if incoming?.connection == connection { dropIncoming() }
                     done(.refused(error))
                 }
-            case .removeStates(let number): DataDirectory.removeStates(in: directory) { $0 < number }
+            case .removeStates(let number):
+                CrashPoint.statesRemoveBefore.reach()
+                DataDirectory.removeStates(in: directory) { $0 < number }
+                CrashPoint.statesRemoveAfter.reach()
             case .removeState(let number): DataDirectory.remove(DataDirectory.statePath(in: directory, number))
             }
         }
@@ -204,10 +208,12 @@ final class ReaderThread: Sendable {
             incoming?.nextPiece += 1
             guard try receiving.receiver.receive(piece.bytes) else { return .taken }
             incoming = nil
+            CrashPoint.receivedBeforeSync.reach()
             do {
                 try DataDirectory.sync(DataDirectory.statePath(in: directory, receiving.stateNumber))
                 try DataDirectory.sync(directory)
             } catch { throw .file(errno) }
+            CrashPoint.receivedAfterSync.reach()
             return .complete(receiving.receiver.header, stateNumber: receiving.stateNumber)
         }
 

@@ -1,3 +1,4 @@
+import CrashPoints
 import Deflate
 import LMDB
 import NIOCore
@@ -107,7 +108,9 @@ package final class LogStore: Sendable {
         do {
             var transaction = try environment.beginWrite()
             try write(identity, &transaction)
+            CrashPoint.identityBefore.reach()
             try transaction.commit()
+            CrashPoint.identityAfter.reach()
         } catch { throw .store(error.code) }
     }
 
@@ -128,7 +131,9 @@ package final class LogStore: Sendable {
             try append(record, at: 1, &transaction)
             try write(HardStateRow(hardState: HardState(term: 1, vote: nil, commit: 1)), &transaction)
             try writeMeta("base", payload, &transaction)
+            CrashPoint.foundBefore.reach()
             try transaction.commit()
+            CrashPoint.foundAfter.reach()
         } catch { throw .store(error.code) }
     }
 

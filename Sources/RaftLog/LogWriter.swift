@@ -1,3 +1,4 @@
+import CrashPoints
 import LMDB
 import NIOCore
 import Raft
@@ -112,6 +113,7 @@ private final class LogBatch {
             try append(request, &transaction)
             erasable += 2 * request.records.count
         }
+        let (switches, compacts) = (requests.contains { $0.write.snapshot != nil }, compaction != nil)
         if let compaction, compaction.index > row.compactedIndex {
             (row.compactedIndex, row.compactedTerm) = (compaction.index, compaction.term)
             try writeBase(compaction.configuration, &transaction)
@@ -119,7 +121,13 @@ private final class LogBatch {
         compaction = nil
         try erase(atMost: erasable, &transaction)
         try store.write(row, &transaction)
+        CrashPoint.logCommitBefore.reach()
+        if switches { CrashPoint.switchBefore.reach() }
+        if compacts { CrashPoint.compactionBefore.reach() }
         try transaction.commit()
+        CrashPoint.logCommitAfter.reach()
+        if switches { CrashPoint.switchAfter.reach() }
+        if compacts { CrashPoint.compactionAfter.reach() }
     }
 
     private func append(_ request: LogWriter.Request, _ transaction: inout WriteTransaction) throws(LMDBError) {

@@ -1,3 +1,4 @@
+import CrashPoints
 import Crypto
 import Deflate
 import FileTree
@@ -95,7 +96,11 @@ private final class SpoolFile {
 
     func finish(as final: String) throws(SnapshotError) {
         try put(ByteBuffer(bytes: Array(hash.finalize())))
-        guard fsync(descriptor) == 0, rename(path, final) == 0 else { throw .file(errno) }
+        CrashPoint.spoolWritten.reach()
+        guard fsync(descriptor) == 0 else { throw .file(errno) }
+        CrashPoint.spoolSynced.reach()
+        guard rename(path, final) == 0 else { throw .file(errno) }
+        CrashPoint.spoolRenamed.reach()
         isFinished = true
     }
 }

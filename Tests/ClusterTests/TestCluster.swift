@@ -1,4 +1,5 @@
 import BanyanClient
+import CrashPoints
 import Foundation
 import Testing
 
@@ -96,11 +97,14 @@ final class TestCluster {
     func directory(_ id: Int) -> String { folder.appendingPathComponent("\(id)").path }
 
     @discardableResult
-    func start(_ id: Int, isNew: Bool = false, options own: [String] = []) throws -> Process {
+    func start(
+        _ id: Int, isNew: Bool = false, options own: [String] = [], crashingAt point: String? = nil
+    ) throws -> Process {
         var arguments = ["--data", directory(id)] + options + own
         if isNew { arguments += ["--id", "\(id)", "--cluster", list, "--bootstrap"] }
         if listenPorts != ports { arguments += ["--listen", "127.0.0.1:\(listenPorts[id - 1])"] }
-        let process = try launch("banyand", arguments, log: "\(id).log")
+        let crash = point.map { [CrashPoint.variable: $0] } ?? [:]
+        let process = try launch("banyand", arguments, log: "\(id).log", environment: crash)
         processes[id] = process
         return process
     }
@@ -161,8 +165,12 @@ final class TestCluster {
     }
 
     /// Runs a program to its end.
+    static func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
+        try run(program(name), arguments)
+    }
+
     func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
-        try Self.run(Self.program(name), arguments)
+        try Self.run(name, arguments)
     }
 
     /// Runs the client in Python.
@@ -196,7 +204,9 @@ final class TestCluster {
         try launch(name, arguments, log: "\(name).log")
     }
 
-    private func launch(_ name: String, _ arguments: [String], log: String) throws -> Process {
+    private func launch(
+        _ name: String, _ arguments: [String], log: String, environment: [String: String] = [:]
+    ) throws -> Process {
         let path = folder.appendingPathComponent(log).path
         guard FileManager.default.createFile(atPath: path, contents: nil) else {
             throw Failure(description: "\(path) can't be made")
@@ -204,6 +214,7 @@ final class TestCluster {
         let process = Process()
         process.executableURL = try Self.program(name)
         process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardInput = FileHandle.nullDevice
         process.standardError = FileHandle(forWritingAtPath: path)
         try process.run()

@@ -1,3 +1,4 @@
+import CrashPoints
 import Dispatch
 import LMDB
 import Raft
@@ -58,7 +59,9 @@ final class StateFlusher {
                 }
                 position = changes.position(after: position)
             }
+            CrashPoint.stateCommitBefore.reach()
             try transaction.commit()
+            CrashPoint.stateCommitAfter.reach()
         } catch {
             return .failure(.store(error.code))
         }

@@ -1,3 +1,4 @@
+import CrashPoints
 import LMDB
 
 /// A state at its last commit, as a snapshot is made from: a view that never changes while others write.
@@ -93,7 +94,9 @@ package final class StateImport {
     ///
     /// - Throws: `.unknownFormat` when no row says it.
     package func finish() throws(StateError) -> Applied {
+        CrashPoint.importCommitBefore.reach()
         do { try transaction.commitAndContinue() } catch { throw .store(error.code) }
+        CrashPoint.importCommitAfter.reach()
         return try StateView(state).applied
     }
 }

@@ -1,0 +1,119 @@
+import BanyanClient
+import CrashPoints
+import Foundation
+import Testing
+
+/// A member ends between any two durable states, and comes back with everything that was acknowledged.
+@Suite("Crashes", .serialized)
+struct CrashTests {
+    /// Puts files until `isEnough`, and answers with what was acknowledged last of each.
+    private func put(
+        _ client: BanyanClient, until isEnough: () async throws -> Bool
+    ) async throws -> [String: [UInt8]] {
+        var acknowledged: [String: [UInt8]] = [:]
+        var number = 0
+        while try await !isEnough() {
+            for _ in 0..<20 {
+                number += 1
+                let (path, content) = ("/d\(number % 7)/f\(number % 50)", Array("\(number)".utf8))
+                _ = try await client.put(path, content)
+                acknowledged[path] = content
+            }
+        }
+        return acknowledged
+    }
+
+    private func check(_ cluster: TestCluster, _ acknowledged: [String: [UInt8]]) async throws {
+        let client = cluster.client()
+        let isEqual = await cluster.condition {
+            let members = try await client.status()
+            return members.count == cluster.ports.count && Set(members.map(\.appliedIndex)).count == 1
+                && Set(members.map(\.digest)).count == 1
+        }
+        #expect(isEqual, "the members do not agree; see \(cluster.folder.path)")
+        for (path, content) in acknowledged.sorted(by: { $0.key < $1.key }) {
+            #expect(try await client.get(path).content == content, "\(path)")
+        }
+        await client.close()
+    }
+
+    @Test(
+        "a new cluster is founded although a member ends while it is",
+        arguments: [CrashPoint.identityBefore, .identityAfter, .foundBefore, .foundAfter, .stateMade])
+    func founding(point: CrashPoint) async throws {
+        let cluster = try TestCluster(members: 3)
+        for id in 1...3 { try cluster.start(id, isNew: true, crashingAt: id == 2 ? point.rawValue : nil) }
+        #expect(await cluster.condition { !cluster.isRunning(2) }, "member 2 never came to \(point.rawValue)")
+        try cluster.start(2, isNew: true)
+        _ = try await cluster.leader()
+        let client = cluster.client()
+        let acknowledged = try await put(client) { true }
+        await client.close()
+        try await check(cluster, acknowledged)
+    }
+
+    @Test(
+        "a member that ends around a commit has what it acknowledged",
+        arguments: [
+            CrashPoint.logCommitBefore, .logCommitAfter, .compactionBefore, .compactionAfter, .stateCommitBefore,
+            .stateCommitAfter,
+        ])
+    func commits(point: CrashPoint) async throws {
+        let cluster = try TestCluster(members: 3, options: ["--log-tail", "100"])
+        for id in 1...3 { try cluster.start(id, isNew: true, crashingAt: id == 2 ? "\(point.rawValue):3" : nil) }
+        let client = cluster.client()
+        let acknowledged = try await put(client) { !cluster.isRunning(2) }
+        await client.close()
+        try cluster.start(2)
+        try await check(cluster, acknowledged)
+    }
+
+    @Test(
+        "a snapshot is sent and installed although a member ends in its midst",
+        arguments: [
+            CrashPoint.spoolWritten, .spoolSynced, .spoolRenamed, .importCommitBefore, .importCommitAfter,
+            .receivedBeforeSync, .receivedAfterSync, .switchBefore, .switchAfter, .statesRemoveBefore,
+            .statesRemoveAfter,
+        ])
+    func snapshots(point: CrashPoint) async throws {
+        let cluster = try TestCluster(members: 3, options: ["--log-tail", "100"])
+        let isSender = [CrashPoint.spoolWritten, .spoolSynced, .spoolRenamed].contains(point)
+        for id in 1...3 {
+            try cluster.start(id, isNew: true, crashingAt: isSender && id < 3 ? point.rawValue : nil)
+        }
+        _ = try await cluster.leader()
+        try cluster.signal(3, SIGKILL)
+        let client = cluster.client()
+        // Until nobody has the entries any more that member 3 lacks.
+        var last: UInt64 = 0
+        let acknowledged = try await put(client) {
+            let members = try await client.status()
+            last = max(last, members.map(\.appliedIndex).max() ?? 0)
+            return last > 2000
+        }
+        try cluster.start(3, crashingAt: isSender ? nil : point.rawValue)
+        // Whichever of the others leads ends when it spools, and so does the next.
+        let ended = isSender ? [1, 2] : [3]
+        #expect(
+            await cluster.condition { ended.contains { !cluster.isRunning($0) } }, "nobody came to \(point.rawValue)")
+        for id in ended where !cluster.isRunning(id) { try cluster.start(id) }
+        if isSender {
+            #expect(
+                await cluster.condition {
+                    for id in ended where !cluster.isRunning(id) { try cluster.start(id) }
+                    return try cluster.log(3).contains("snapshot installed")
+                }, "member 3 got no snapshot")
+        }
+        await client.close()
+        try await check(cluster, acknowledged)
+    }
+
+    @Test("a power cut at any moment loses nothing that was acknowledged, unless the disk lies")
+    func powerCut() throws {
+        let result = try TestCluster.run("banyan-powercut", ["--recoveries", "50"])
+        #expect(result.code == 0, "\(result.output)\(result.errors)")
+        #expect(result.output.contains("50 recoveries"))
+        // A check that can't fail is worth nothing.
+        #expect(try TestCluster.run("banyan-powercut", ["--recoveries", "50", "--lying-disk"]).code == 1)
+    }
+}

@@ -1,0 +1,101 @@
+import ArgumentParser
+import CPowerCut
+import FileTree
+import Foundation
+import NIOCore
+import Node
+import Raft
+import RaftLog
+
+/// Cuts the power of a member's storage at random moments, and starts it again from what a disk would have kept.
+@main
+struct PowerCut: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "banyan-powercut",
+        abstract: "Cut the power of a member's storage at random moments, and recover from what the disk kept.",
+        discussion: """
+            Whatever was not synced is lost or torn, sector by sector. After each cut the member must start, have every \
+            entry that was acknowledged, and a state whose digest is right.
+            """)
+
+    @Option(help: "How often to cut and recover.") var recoveries = 1000
+    @Option(help: "Repeats the choices of an earlier run.") var seed = UInt64.random(in: 1...UInt64(1 << 32))
+
+    @Flag(help: "Nothing is durable when a file's sync says so: shows that the check can fail.") var lyingDisk = false
+
+    mutating func run() throws {
+        print("seed \(seed)")
+        let scratch = FileManager.default.temporaryDirectory.resolvingSymlinksInPath().path + "/powercut-\(getpid())"
+        try FileManager.default.createDirectory(atPath: scratch, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: scratch) }
+        let workload = try Workload(seed: seed, scratch: scratch)
+        try workload.run(operations: max(4000, recoveries * 12))
+
+        var generator = SeededGenerator(seed: seed &+ 1)
+        let count = powercut_count()
+        guard let start = workload.acknowledged.first?.position else { throw StartError("nothing was acknowledged") }
+        let cuts = (0..<recoveries).map { _ in Int.random(in: start..<count, using: &generator) }.sorted()
+        var disk = Disk(root: workload.root, isLying: lyingDisk)
+        var performed = 0
+        var replayed: UInt64 = 0
+        for (turn, cut) in cuts.enumerated() {
+            while performed <= cut {
+                disk.perform(powercut_get(performed))
+                performed += 1
+            }
+            let target = scratch + "-\(turn)"
+            try FileManager.default.createDirectory(atPath: target, withIntermediateDirectories: true)
+            try disk.cut(into: target, &generator)
+            let acknowledged = workload.acknowledged.last { $0.position <= cut }?.index ?? 0
+            do {
+                replayed += try recover(target, acknowledged: acknowledged, digests: workload.digests)
+            } catch {
+                print("recovery after operation \(cut) of \(count): \(error); what the disk kept: \(target)")
+                if lyingDisk { try FileManager.default.removeItem(atPath: target) }
+                throw ExitCode.failure
+            }
+            try FileManager.default.removeItem(atPath: target)
+        }
+        print(
+            "\(recoveries) recoveries at \(Set(cuts).count) moments of \(count) disk operations: nothing lost; "
+                + "\(workload.acknowledged.last?.index ?? 0) entries acknowledged, \(replayed / UInt64(max(1, recoveries))) "
+                + "replayed at a recovery in the mean")
+    }
+
+    /// Starts from `path` as a member does, and answers with how many entries were executed again.
+    private func recover(_ path: String, acknowledged: Index, digests: [Index: StateDigest]) throws -> UInt64 {
+        let directory = try DataDirectory(path: path)
+        guard try directory.store.identity()?.genesis != nil else { throw StartError("the identity is gone") }
+        let recovered = try directory.store.recover()
+        guard recovered.log.lastIndex >= acknowledged else {
+            throw StartError("the log ends at \(recovered.log.lastIndex), \(acknowledged) was acknowledged")
+        }
+        let tree = try DurableTree(path: directory.prepareState(recovered.row.stateNumber))
+        let durable = tree.applied
+        guard durable.index >= recovered.log.compactedIndex, durable.index <= recovered.log.lastIndex else {
+            throw StartError(
+                "the state is at \(durable.index), the log from \(recovered.log.compactedIndex) to \(recovered.log.lastIndex)"
+            )
+        }
+        if durable.index > 0, durable.digest != digests[durable.index] {
+            throw StartError("the state at \(durable.index) has another digest")
+        }
+        var failure: (any Error)?
+        try directory.store.scan(from: durable.index + 1) { entry in
+            guard entry.header.index <= acknowledged else { return false }
+            var answer = ByteBuffer()
+            do {
+                try tree.apply(
+                    index: entry.header.index, term: entry.header.term, kind: entry.header.kind, payload: entry.payload,
+                    answer: &answer)
+            } catch { failure = error }
+            return failure == nil
+        }
+        if let failure { throw failure }
+        let last = max(acknowledged, durable.index)
+        guard tree.applied.index == last, tree.applied.digest == digests[last] else {
+            throw StartError("the state at \(tree.applied.index) is not what was acknowledged at \(last)")
+        }
+        return tree.applied.index - durable.index
+    }
+}

@@ -1,0 +1,223 @@
+import CPowerCut
+import FileTree
+import Foundation
+import NIOCore
+import Node
+import Raft
+import RaftLog
+import Snapshots
+import Synchronization
+import WireProtocol
+
+/// A member's storage at work, without a network: it appends, truncates, compacts, executes, and takes in snapshots,
+/// while the file layer below remembers in which order bytes went to the disk.
+final class Workload {
+    /// At this many remembered operations, everything up to this index was acknowledged.
+    private(set) var acknowledged: [(position: Int, index: Index)] = []
+    /// The state's digest after each index.
+    private(set) var digests: [Index: StateDigest] = [:]
+    let root: String
+
+    private let scratch: String
+    private var generator: SeededGenerator
+    private let directory: DataDirectory
+    private let writer: LogWriter
+    private let progress = Progress()
+    private var tree: DurableTree
+    /// What the other members have: the same commands, executed beside.
+    private let others: DurableTree
+    private let configuration: Configuration
+    private var records: [Index: ByteBuffer] = [:]
+    private var lastIndex: Index = 1
+    private var commit: Index = 1
+    private var compacted: Index = 0
+    private var term: Term = 1
+    private var number: UInt64 = 0
+    private var stateNumber: UInt64 = 1
+    private var time: Nanoseconds = 0
+
+    /// What the log writer's thread says of its work.
+    private final class Progress: Sendable {
+        let write = Atomic<UInt64>(0)
+        let completed = DispatchSemaphore(value: 0)
+    }
+
+    /// - Parameter scratch: an empty directory.
+    init(seed: UInt64, scratch: String) throws {
+        generator = SeededGenerator(seed: seed)
+        self.scratch = scratch
+        root = scratch + "/member"
+        try FileManager.default.createDirectory(atPath: scratch + "/others", withIntermediateDirectories: true)
+        powercut_record(scratch)
+        directory = try DataDirectory(path: root)
+        configuration = Configuration(clusterID: 7, members: [Member(id: 1, peer: PeerID(9), address: "a:1")])
+        try directory.store.found(
+            Identity(memberID: 1, incarnation: 9, founders: "1=a:1"), genesis: configuration)
+        tree = try DurableTree(path: directory.prepareState(1))
+        others = try DurableTree(path: scratch + "/others")
+        let recovered = try directory.store.recover()
+        let progress = progress
+        writer = LogWriter(
+            store: directory.store, row: recovered.row, lastIndex: 1,
+            completed: { write in
+                progress.write.store(write, ordering: .releasing)
+                progress.completed.signal()
+            }, failed: { fatalError("the log can't be written: \($0)") })
+        try directory.store.scan(from: 1) { _ in true }
+        var payload = ByteBuffer()
+        configuration.write(to: &payload)
+        records[1] = Self.record(.configuration, index: 1, term: 1, payload)
+        try execute(through: 1)
+        acknowledge()
+    }
+
+    /// Works until so many operations were remembered.
+    func run(operations: Int) throws {
+        while powercut_count() < operations {
+            switch Int.random(in: 0..<100, using: &generator) {
+            case 0: try installSnapshot()
+            case 1..<5: try overwriteTail()
+            default: try append(count: Int.random(in: 1...80, using: &generator))
+            }
+            compact()
+            time += UInt64.random(in: 0...200_000_000, using: &generator)
+            _ = try tree.keepUp(now: time)
+        }
+        writer.close()
+        try tree.commit()
+    }
+
+    private static func record(_ kind: EntryKind, index: Index, term: Term, _ payload: ByteBuffer) -> ByteBuffer {
+        var record = ByteBuffer()
+        let start = record.beginRecord(kind, index: index, term: term, length: payload.readableBytes)
+        record.writeImmutableBuffer(payload)
+        record.sealRecord(at: start)
+        return record
+    }
+
+    private func command() throws -> ByteBuffer {
+        var command = ByteBuffer()
+        let path = try TreePath(
+            "/d\(Int.random(in: 0..<9, using: &generator))/f\(Int.random(in: 0..<40, using: &generator))")
+        if Int.random(in: 0..<8, using: &generator) == 0 {
+            Delete(path: path).write(to: &command)
+        } else {
+            // Some in their row, some in chunks, a few over many pages.
+            let size = [0, 100, 900, 3000, 40_000].randomElement(using: &generator) ?? 0
+            let byte = UInt8.random(in: 0...255, using: &generator)
+            Put(path: path, content: ByteBuffer(repeating: byte, count: size)).write(to: &command)
+        }
+        CommandHeader.stamp(&command, at: 0, logTime: lastIndex, wallTime: 5)
+        return command
+    }
+
+    // MARK: the log
+
+    private func write(_ entries: Range<Index>, truncates: Bool = false) {
+        number += 1
+        let commit = commit
+        writer.send(
+            .init(
+                write: Write(
+                    number: number, hardState: HardState(term: term, vote: PeerID(9), commit: commit),
+                    truncates: truncates, entries: entries),
+                records: entries.compactMap { records[$0] }))
+    }
+
+    private func add(_ count: Int) throws -> Range<Index> {
+        let first = lastIndex + 1
+        for _ in 0..<count {
+            lastIndex += 1
+            records[lastIndex] = Self.record(.command, index: lastIndex, term: term, try command())
+        }
+        return first..<lastIndex + 1
+    }
+
+    private func append(count: Int) throws {
+        write(try add(count))
+        // Writes pile up at times, and are written in one transaction then.
+        if Int.random(in: 0..<3, using: &generator) > 0 { try commitEverything() }
+    }
+
+    /// A new leader takes back what was never committed.
+    private func overwriteTail() throws {
+        guard lastIndex > commit else { return }
+        let first = commit + 1 + UInt64.random(in: 0..<lastIndex - commit, using: &generator)
+        lastIndex = first - 1
+        term += 1
+        write(try add(Int.random(in: 1...10, using: &generator)), truncates: true)
+        try commitEverything()
+    }
+
+    private func commitEverything() throws {
+        while progress.write.load(ordering: .acquiring) < number { progress.completed.wait() }
+        commit = lastIndex
+        acknowledge()
+        try execute(through: commit)
+    }
+
+    private func acknowledge() { acknowledged.append((powercut_count(), commit)) }
+
+    private func compact() {
+        let point = tree.durable.index
+        guard point > compacted + 100 else { return }
+        compacted = point - UInt64.random(in: 0...50, using: &generator)
+        guard let record = records[compacted], let term = record.getInteger(at: 16, as: UInt64.self) else { return }
+        writer.compact(behind: SnapshotMetadata(index: compacted, term: term, configuration: configuration))
+    }
+
+    // MARK: the state
+
+    private func execute(through last: Index) throws {
+        try execute(on: others, through: last) { digests[others.applied.index] = others.applied.digest }
+        try execute(on: tree, through: last) {}
+    }
+
+    private func execute(on tree: DurableTree, through last: Index, then: () -> Void) throws {
+        while tree.applied.index < last, var record = records[tree.applied.index + 1] {
+            let entry = try EntryRecord(from: &record)
+            var answer = ByteBuffer()
+            try tree.apply(
+                index: entry.header.index, term: entry.header.term, kind: entry.header.kind, payload: entry.payload,
+                answer: &answer)
+            then()
+        }
+    }
+
+    /// The others went on without this member, and send it their state.
+    private func installSnapshot() throws {
+        try commitEverything()
+        _ = try add(Int.random(in: 1...30, using: &generator))
+        try execute(on: others, through: lastIndex) { digests[others.applied.index] = others.applied.digest }
+        try others.commit()
+        let spool = scratch + "/snapshot"
+        _ = try SnapshotWriter.spool(StateView(others.environment), to: spool)
+        let file = try SnapshotFile(path: spool)
+        stateNumber += 1
+        let path = DataDirectory.statePath(in: root, stateNumber)
+        try DataDirectory.makeDirectory(path)
+        guard let header = try file.next() else { throw StartError("a snapshot without a header") }
+        let metadata: SnapshotMetadata
+        do {
+            let receiver = try SnapshotReceiver(
+                header: header.bytes, clusterID: configuration.clusterID, into: StateImport(path: path))
+            while let piece = try file.next() { _ = try receiver.receive(piece.bytes) }
+            metadata = receiver.header.metadata
+        }
+        try DataDirectory.sync(path)
+        try DataDirectory.sync(root)
+        number += 1
+        commit = lastIndex
+        writer.send(
+            .init(
+                write: Write(
+                    number: number, hardState: HardState(term: term, vote: nil, commit: commit), snapshot: metadata,
+                    entries: lastIndex + 1..<lastIndex + 1),
+                records: [], stateNumber: stateNumber))
+        while progress.write.load(ordering: .acquiring) < number { progress.completed.wait() }
+        acknowledge()
+        compacted = metadata.index
+        tree = try DurableTree(path: path)
+        DataDirectory.removeStates(in: root) { $0 < stateNumber }
+    }
+}
