@@ -28,6 +28,7 @@ package final class Environment: @unchecked Sendable {
         if code == MDB_SUCCESS { code = mdb_reader_check(created, &staleReaders) }
         // LMDB syncs its files and not the directory that names them: a power cut could take a new file away as a whole.
         if code == MDB_SUCCESS { code = Self.syncDirectory(path) }
+        if code == MDB_SUCCESS { code = Self.coverUsedPages(of: created, path) }
         guard code == MDB_SUCCESS else {
             mdb_env_close(created)
             throw LMDBError(code: code)
@@ -37,6 +38,17 @@ package final class Environment: @unchecked Sendable {
     }
 
     deinit { mdb_env_close(handle) }
+
+    /// Lets the file reach as far as its last page in use. A sound file may lack the end, where pages are free and were
+    /// never written; of one that was cut short, zeros are read, which are refused as damaged, where a read behind the
+    /// file's end would be a signal that ends the process.
+    private static func coverUsedPages(of handle: OpaquePointer, _ path: String) -> Int32 {
+        var status = stat()
+        guard stat(path + "/data.mdb", &status) == 0 else { return errno }
+        let used = usedBytes(handle)
+        if Int(status.st_size) < used, truncate(path + "/data.mdb", used) != 0 { return errno }
+        return MDB_SUCCESS
+    }
 
     private static func syncDirectory(_ path: String) -> Int32 {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -49,7 +61,9 @@ package final class Environment: @unchecked Sendable {
     package var keyBytesMax: Int { Int(mdb_env_get_maxkeysize(handle)) }
 
     /// Bytes of the file that hold data or are free for reuse: the last used page's end, as of the last commit.
-    package var usedBytes: Int {
+    package var usedBytes: Int { Self.usedBytes(handle) }
+
+    private static func usedBytes(_ handle: OpaquePointer) -> Int {
         var info = MDB_envinfo()
         var stat = MDB_stat()
         mdb_env_info(handle, &info)

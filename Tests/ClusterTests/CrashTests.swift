@@ -110,10 +110,12 @@ struct CrashTests {
 
     @Test("a power cut at any moment loses nothing that was acknowledged, unless the disk lies")
     func powerCut() throws {
-        let result = try TestCluster.run("banyan-powercut", ["--recoveries", "50"])
+        let cluster = try TestCluster(members: 1)
+        let arguments = ["--recoveries", "50", "--folder", cluster.folder.path]
+        let result = try cluster.run("banyan-powercut", arguments)
         #expect(result.code == 0, "\(result.output)\(result.errors)")
         #expect(result.output.contains("50 recoveries"))
         // A check that can't fail is worth nothing.
-        #expect(try TestCluster.run("banyan-powercut", ["--recoveries", "50", "--lying-disk"]).code == 1)
+        #expect(try cluster.run("banyan-powercut", arguments + ["--lying-disk"]).code != 0)
     }
 }

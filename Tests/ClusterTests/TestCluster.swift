@@ -165,12 +165,8 @@ final class TestCluster {
     }
 
     /// Runs a program to its end.
-    static func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
-        try run(program(name), arguments)
-    }
-
     func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
-        try Self.run(name, arguments)
+        try Self.run(Self.program(name), arguments)
     }
 
     /// Runs the client in Python.

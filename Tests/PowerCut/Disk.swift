@@ -19,6 +19,19 @@ struct Disk {
             pending = []
         }
 
+        /// Makes the last write durable, and of those before it only the ones that it overwrites.
+        func syncLast() {
+            guard let last = pending.popLast() else { return }
+            let end = last.offset + last.bytes.count
+            let isOverwritten = { (write: (offset: Int, bytes: [UInt8])) in
+                write.offset < end && last.offset < write.offset + write.bytes.count
+            }
+            for write in pending.filter(isOverwritten) + [last] {
+                Self.apply(write.bytes[...], at: write.offset, to: &synced)
+            }
+            pending.removeAll(where: isOverwritten)
+        }
+
         static func apply(_ bytes: ArraySlice<UInt8>, at offset: Int, to content: inout [UInt8]) {
             let end = offset + bytes.count
             if content.count < end { content.append(contentsOf: repeatElement(0, count: end - content.count)) }
@@ -84,7 +97,7 @@ struct Disk {
 
     mutating func perform(_ operation: powercut_operation) {
         if let last, last.is_synced != 0, last.kind == Int32(powercut_write) {
-            file(String(cString: last.path))?.sync()
+            file(String(cString: last.path))?.syncLast()
         }
         last = operation
         let path = String(cString: operation.path)

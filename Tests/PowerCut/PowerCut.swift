@@ -23,9 +23,12 @@ struct PowerCut: ParsableCommand {
 
     @Flag(help: "Nothing is durable when a file's sync says so: shows that the check can fail.") var lyingDisk = false
 
+    @Option(help: "Where to work, and to leave what a disk kept when a recovery failed.") var folder: String?
+
     mutating func run() throws {
         print("seed \(seed)")
-        let scratch = FileManager.default.temporaryDirectory.resolvingSymlinksInPath().path + "/powercut-\(getpid())"
+        let folder = folder.map { URL(fileURLWithPath: $0) } ?? FileManager.default.temporaryDirectory
+        let scratch = folder.resolvingSymlinksInPath().path + "/powercut-\(getpid())"
         try FileManager.default.createDirectory(atPath: scratch, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: scratch) }
         let workload = try Workload(seed: seed, scratch: scratch)
@@ -51,7 +54,6 @@ struct PowerCut: ParsableCommand {
                 replayed += try recover(target, acknowledged: acknowledged, digests: workload.digests)
             } catch {
                 print("recovery after operation \(cut) of \(count): \(error); what the disk kept: \(target)")
-                if lyingDisk { try FileManager.default.removeItem(atPath: target) }
                 throw ExitCode.failure
             }
             try FileManager.default.removeItem(atPath: target)
