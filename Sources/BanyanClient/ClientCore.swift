@@ -297,6 +297,7 @@ final class ClientCore {
         case .deadlinePassed: complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .noQuorum))
         case .unknownOutcome: lostAnswer(to: request)
         case .transferFailed: complete(request, .failure(.transferFailed))
+        case .diskFull: complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .diskFull))
         case .unsupported: complete(request, .failure(.unsupported))
         case .malformed: complete(request, .failure(.protocolViolation("the member can't read the request")))
         case .corrupt where request.isRead && request.redirects < Self.redirectsMax:

@@ -65,6 +65,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     case noQuorum
     /// The leader could not hand over in its time, and goes on leading.
     case transferFailed
+    /// Nothing was changed: too little of the members' disks is free.
+    case diskFull
     /// Nothing was changed: a member refuses to talk with this client, for the reason given.
     case refused(String)
     /// The membership was not changed, for the reason given.
@@ -99,6 +101,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .noQuorum: "the cluster has no leader now, so nothing was done; a majority of its members must run"
         case .transferFailed:
             "the leader could not hand over in its time, and goes on; see 'banyan status' and try again"
+        case .diskFull:
+            "nothing was written: the members' disks are nearly full; remove files (rm still works) or free space on them"
         case .refused(let reason): "refused by \(reason)"
         case .membershipRefused(let reason): reason
         case .noSuchMember: "no such member; see 'banyan member list'"

@@ -23,6 +23,10 @@ package final class Environment: @unchecked Sendable {
         var code = mdb_env_set_maxdbs(created, UInt32(databases))
         if code == MDB_SUCCESS { code = mdb_env_set_mapsize(created, mapSize) }
         if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOTLS), 0o644) }
+        // A state that has come near its map's end gets a larger one, at the only time when nobody uses it.
+        if code == MDB_SUCCESS, Self.usedBytes(created) > mapSize / 2 {
+            code = mdb_env_set_mapsize(created, Self.usedBytes(created) * 4)
+        }
         // A process that died while it read leaves its slot in the lock file, which would pin old pages for ever.
         var staleReaders: Int32 = 0
         if code == MDB_SUCCESS { code = mdb_reader_check(created, &staleReaders) }
@@ -69,6 +73,29 @@ package final class Environment: @unchecked Sendable {
         mdb_env_info(handle, &info)
         mdb_env_stat(handle, &stat)
         return (info.me_last_pgno + 1) * Int(stat.ms_psize)
+    }
+
+    /// Bytes that the file may still grow by, until its map is full.
+    package var unmappedBytes: Int {
+        var info = MDB_envinfo()
+        mdb_env_info(handle, &info)
+        return max(0, info.me_mapsize - usedBytes)
+    }
+
+    /// Bytes of pages within the file that hold nothing, as of the last commit; found by a scan of their list.
+    package func reusableBytes() throws(LMDBError) -> Int {
+        let transaction = try beginRead()
+        var stat = MDB_stat()
+        mdb_env_stat(handle, &stat)
+        // Database 0 is LMDB's own: for each transaction the pages that it freed, their number first.
+        var cursor = try transaction.cursor(Database(identifier: 0))
+        var pages = 0
+        var isThere = try cursor.first()
+        while isThere {
+            pages += unsafe cursor.value.unsafeLoadUnaligned(fromByteOffset: 0, as: Int.self)
+            isThere = try cursor.next()
+        }
+        return pages * Int(stat.ms_psize)
     }
 
     /// Opens the database `name`, creating it when it is missing, in a write transaction of its own.

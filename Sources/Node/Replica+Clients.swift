@@ -45,6 +45,8 @@ extension Replica {
                 } else {
                     answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
                 }
+            } else if space.isLow, CommandHeader.needsSpace(frame.body) {
+                refuse(waiter, .diskFull)
             } else {
                 newWrites.append((waiter, frame.body, deadline))
             }

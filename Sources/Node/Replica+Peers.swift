@@ -102,7 +102,7 @@ extension Replica {
                 for record in records { buffer.writeImmutableBuffer(record) }
             }
         } else {
-            connection.write { message.writeHead(to: &$0) }
+            connection.write { message.writeHead(to: &$0, freeBytes: space.own) }
         }
         markDirty(connection)
     }
@@ -123,6 +123,7 @@ extension Replica {
         guard message.from == peer, message.to.rawValue == identity.incarnation else { return }
         // The recorded address may be out of date: then this is the way back.
         strangers[peer] = connection
+        if let bytes = peerMessage.freeBytes { space.told(bytes, by: peer) }
         // What a leader that is about to be deposed, or just was, wanted sent is of its own log, which the message may change.
         if message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))

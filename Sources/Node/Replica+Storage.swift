@@ -1,4 +1,5 @@
 import FileTree
+import Logging
 import NIOCore
 import Raft
 import RaftLog
@@ -81,6 +82,7 @@ extension Replica {
     func reported(_ report: StateReport) {
         guard !isStopped else { return }
         lastReport = report
+        if let bytes = report.freeBytes { space.measured(bytes) }
         step(.applied(report.applied.index))
         for (id, answer) in report.answers {
             guard let connection = connections[id] else { continue }
@@ -95,6 +97,23 @@ extension Replica {
         raiseVersionIfPossible()
         compactIfDue()
         scheduleTurn()
+    }
+
+    /// A leader stops taking puts in time, and takes them again by itself.
+    func decideOnSpace() {
+        guard core.role == .leader else { return }
+        let voters = core.configuration.members.filter { !$0.isLearner }.map(\.peer)
+        let heard = core.peers.filter { core.now - $0.lastContact < core.limits.electionTimeout }.map(\.peer)
+        let isChanged = space.decide(
+            leader: core.id, voters: voters, present: voters.filter { $0 == core.id || heard.contains($0) })
+        guard isChanged else { return }
+        let free = space.peers.values.reduce(space.own, min) >> 20
+        let metadata: Logger.Metadata = ["least_free_mib": "\(free)", "reserve_mib": "\(space.reserve >> 20)"]
+        if space.isLow {
+            logger.error("puts are refused: too little of the disks is free", metadata: metadata)
+        } else {
+            logger.notice("puts are taken again", metadata: metadata)
+        }
     }
 
     /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between.

@@ -40,6 +40,8 @@ final class Replica {
     var dispatched: Index
     var lastReport: StateReport
 
+    var space: DiskSpace
+
     // MARK: snapshots
 
     let directory: String
@@ -129,9 +131,10 @@ final class Replica {
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
         tail: LogTail, logWriter: LogWriter, stateThread: StateThread, reader: ReaderThread, directory: String,
-        knownVersion: UInt16, logger: Logger, fatal: @escaping @Sendable (String) -> Void
+        knownVersion: UInt16, reserve: UInt64, logger: Logger, fatal: @escaping @Sendable (String) -> Void
     ) {
         self.fatal = fatal
+        space = DiskSpace(reserve: reserve)
         self.knownVersion = knownVersion
         self.loop = loop
         self.identity = identity
@@ -162,6 +165,7 @@ final class Replica {
         expireReads()
         retryChanges()
         warnIfRemoved()
+        decideOnSpace()
         stateThread.send(.tick)
         scheduleTurn()
         let this = NIOLoopBound(self, eventLoop: loop)

@@ -23,16 +23,22 @@ package struct ServerOptions: Sendable {
     /// How many executed entries the log keeps for members that are a little behind.
     package var logTailMax: UInt64
 
+    /// Puts are refused when fewer bytes than this are free on the leader's disk, or on those of a majority.
+    package var reserve: UInt64
+
     /// The highest cluster version that this member claims to know.
     package var knownVersion: UInt16
 
     package static let defaultLogTail: UInt64 = 50_000
+    package static let defaultReserve: UInt64 = 1 << 30
     package static let newestVersion = Applied.clusterVersionMax
 
     package init(
         data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, isJoin: Bool = false,
-        listen: Address?, logTailMax: UInt64 = Self.defaultLogTail, knownVersion: UInt16 = Self.newestVersion
+        listen: Address?, logTailMax: UInt64 = Self.defaultLogTail, reserve: UInt64 = Self.defaultReserve,
+        knownVersion: UInt16 = Self.newestVersion
     ) {
+        self.reserve = reserve
         self.isJoin = isJoin
         self.knownVersion = knownVersion
         self.data = data
@@ -251,7 +257,7 @@ package final class Server {
         )
         let opened = loop.makePromise(of: StateReport.self)
         let stateThread = StateThread(
-            path: statePath, log: store, knownVersion: options.knownVersion,
+            path: statePath, log: store, knownVersion: options.knownVersion, reserve: options.reserve,
             opened: { opened.succeed(StateReport(applied: $0, durableIndex: $0.index, environment: $1)) },
             report: { report in loop.execute { this.value.replica?.reported(report) } },
             failed: { error in
@@ -282,7 +288,8 @@ package final class Server {
             tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), logWriter: logWriter,
             stateThread: stateThread,
             reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
-            directory: directory.path, knownVersion: options.knownVersion, logger: logger, fatal: fatal)
+            directory: directory.path, knownVersion: options.knownVersion, reserve: options.reserve,
+            logger: logger, fatal: fatal)
         logger.info(
             "recovered",
             metadata: [

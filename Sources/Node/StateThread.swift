@@ -22,6 +22,8 @@ struct Waiter: Sendable {
 struct StateReport: Sendable {
     var applied: Applied
     var durableIndex: Index
+    /// What the disk has room for, when that was measured anew.
+    var freeBytes: UInt64?
     /// Where snapshots are made from.
     var environment: StateEnvironment
     /// Whole frames, by connection, how many answers they hold, and how many of those are to reads.
@@ -59,7 +61,7 @@ final class StateThread: Sendable {
     ///   - opened: called once with what was applied before, before any report.
     ///   - failed: the state is damaged or its disk failed; nothing more is executed.
     init(
-        path: String, log: LogStore, knownVersion: UInt16,
+        path: String, log: LogStore, knownVersion: UInt16, reserve: UInt64,
         opened: @escaping @Sendable (Applied, StateEnvironment) -> Void,
         report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
     ) {
@@ -68,7 +70,7 @@ final class StateThread: Sendable {
             do throws(StateError) {
                 executor = Executor(
                     tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion,
-                    report: report)
+                    reserve: reserve, report: report)
             } catch {
                 failed(error)
                 return (handle: { _ in }, finish: {})
@@ -100,6 +102,8 @@ private final class Executor {
     private(set) var tree: DurableTree
     private let log: LogStore
     private let knownVersion: UInt16
+    private let reserve: UInt64
+    private var measuredAt: Nanoseconds = 0
     var isBroken = false
     private let send: (StateReport) -> Void
     /// Rest that commands owe to the disk.
@@ -107,7 +111,11 @@ private final class Executor {
     private var report: StateReport
     private var answerBytes = 0
 
-    init(tree: DurableTree, log: LogStore, knownVersion: UInt16, report send: @escaping (StateReport) -> Void) {
+    init(
+        tree: DurableTree, log: LogStore, knownVersion: UInt16, reserve: UInt64,
+        report send: @escaping (StateReport) -> Void
+    ) {
+        self.reserve = reserve
         self.send = send
         self.tree = tree
         self.log = log
@@ -129,7 +137,7 @@ private final class Executor {
                 }
             case .replay(let range): try replay(range)
             case .read(let query, let waiter): try read(query, for: waiter)
-            case .tick: break
+            case .tick: measureSpace()
             // What the old tree has not written yet goes with it: nothing of it counts any more.
             case .replace(let path): tree = try DurableTree(path: path, knownVersion: knownVersion)
             }
@@ -145,7 +153,18 @@ private final class Executor {
         report.environment = tree.environment
         send(report)
         report.answers = [:]
+        report.freeBytes = nil
         answerBytes = 0
+    }
+
+    private static let measureInterval: Nanoseconds = 200_000_000
+
+    /// Far below the time in which a member could fill its reserve.
+    private func measureSpace() {
+        let now = Clock.now
+        guard now - measuredAt >= Self.measureInterval else { return }
+        measuredAt = now
+        report.freeBytes = DiskSpace.free(in: tree.environment.path, tree.environment, log, reserve: reserve)
     }
 
     private func apply(_ record: ByteBuffer, _ index: Index, for waiter: Waiter?) throws(StateError) {

@@ -83,6 +83,11 @@ package final class LogStore: Sendable {
         } catch { throw .store(error.code) }
     }
 
+    /// Bytes that the file may still grow by, until its map is full.
+    package var unmappedBytes: Int { environment.unmappedBytes }
+    /// Bytes of the file in use or free for reuse.
+    package var usedBytes: Int { environment.usedBytes }
+
     // MARK: identity
 
     /// Nil in a new directory.

@@ -8,23 +8,29 @@ import Raft
 ///     1 pre-vote, 2 vote                  last index (8), last term (8)
 ///     3 pre-vote answer, 4 vote answer    granted (1)
 ///     5 append                            previous index (8), previous term (8), commit (8), records to the end
-///     6 appended                          match (8)
-///     7 append refused                    index (8), hint index (8), hint term (8)
+///     6 appended                          match (8), free bytes
+///     7 append refused                    index (8), hint index (8), hint term (8), free bytes
 ///     8 heartbeat                         commit (8), round (8)
-///     9 heartbeat answer                  round (8)
+///     9 heartbeat answer                  round (8), free bytes
 ///     10 read index                       context (8)
 ///     11 read index answer                context (8), known (1), index (8)
 ///     12 vote, as the leader wants it     last index (8), last term (8)
 ///     13 timeout now
+///
+/// Free bytes (8): what the sender's disk has room for, after the answer itself; absent when it does not say.
 package struct PeerMessage: Sendable {
     package var message: Message
     /// The records of an append, in the order of its entries.
     package var records: ByteBuffer?
+    /// What an answer says of its sender's disk.
+    package var freeBytes: UInt64?
 }
 
 extension Message {
     /// Writes the message; the records of an append must follow, `recordBytes` in all, in this or in other buffers.
-    package func writeHead(to buffer: inout ByteBuffer, recordBytes: Int = 0) {
+    ///
+    /// - Parameter freeBytes: what an answer says of this member's disk.
+    package func writeHead(to buffer: inout ByteBuffer, recordBytes: Int = 0, freeBytes: UInt64? = nil) {
         let start = buffer.beginFrame(.peerMessage)
         buffer.writeMultipleIntegers(from.rawValue, to.rawValue, term)
         switch body {
@@ -47,7 +53,18 @@ extension Message {
         case .installSnapshot:
             preconditionFailure("a snapshot announces itself by its chunks")
         }
+        if let freeBytes, isAnswerToLeader { buffer.writeInteger(freeBytes) }
         buffer.endFrame(at: start, extra: recordBytes)
+    }
+}
+
+extension Message {
+    /// Goes back to a leader often, and so carries what a leader should know of its members.
+    fileprivate var isAnswerToLeader: Bool {
+        switch body {
+        case .appendResponse, .heartbeatResponse: true
+        default: false
+        }
     }
 }
 
@@ -62,6 +79,7 @@ extension PeerMessage {
         message = Message(from: PeerID(from), to: PeerID(to), term: term, body: content)
         // What is left of the body is an append's records.
         if case .append = content { records = body }
+        if message.isAnswerToLeader { freeBytes = body.readInteger() }
     }
 
     /// No term or index of a sound member comes near it; beyond, arithmetic on them could overflow.

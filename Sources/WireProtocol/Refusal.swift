@@ -25,6 +25,8 @@ package struct Refusal: Error, Equatable, Sendable {
         case transferFailed = 10
         /// This leader holds no lease now: it is new, hands over, or does not hear its majority.
         case noLease = 11
+        /// Too little of the disks is free to keep more; deletes are still taken.
+        case diskFull = 12
     }
     package var code: Code
     package var leader: String

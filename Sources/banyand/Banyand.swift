@@ -54,6 +54,12 @@ struct Banyand: AsyncParsableCommand {
     var logTail: UInt64 = ServerOptions.defaultLogTail
 
     @Option(
+        help: ArgumentHelp(
+            "Refuse puts, and still take deletes, while less than this is free on the leader's disk or a majority's.",
+            valueName: "size"))
+    var reserve: ByteSize = ByteSize(bytes: ServerOptions.defaultReserve)
+
+    @Option(
         name: .customLong("cluster-version"),
         help: "Act as a program that knows this cluster version and no later one: to rehearse an upgrade.")
     var clusterVersion: UInt16 = ServerOptions.newestVersion
@@ -105,7 +111,7 @@ struct Banyand: AsyncParsableCommand {
         let loop = group.next()
         let options = ServerOptions(
             data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, isJoin: join, listen: listen,
-            logTailMax: logTail, knownVersion: clusterVersion)
+            logTailMax: logTail, reserve: reserve.bytes, knownVersion: clusterVersion)
         let service = ServerService(options: options, loop: loop, logger: logger)
         do {
             try await service.prepare()

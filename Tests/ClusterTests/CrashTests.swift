@@ -108,6 +108,45 @@ struct CrashTests {
         try await check(cluster, acknowledged)
     }
 
+    @Test("puts are refused while a disk is nearly full, deletes go on, and puts come back by themselves")
+    func fullDisk() async throws {
+        // The reserve is what is free now: what the filler takes is missing, and what it gives back is enough.
+        let folder = FileManager.default.temporaryDirectory.path
+        let gibibyte = 1 << 30
+        let filler = "\(folder)/banyan-filler-\(UUID().uuidString)"
+        defer { unlink(filler) }
+        let free = try #require(
+            try FileManager.default.attributesOfFileSystem(forPath: folder)[.systemFreeSize] as? Int)
+        let cluster = try await TestCluster.start(members: 3, options: ["--reserve", "\(free - gibibyte)"])
+        let client = cluster.client()
+        _ = try await client.put("/d/kept", Array("kept".utf8))
+        let descriptor = open(filler, O_WRONLY | O_CREAT | O_EXCL, 0o600)
+        #expect(posix_fallocate(descriptor, 0, off_t(2 * gibibyte)) == 0)
+        close(descriptor)
+        let isRefused = await cluster.condition {
+            do {
+                _ = try await client.put("/d/more", Array("more".utf8))
+                return false
+            } catch BanyanError.diskFull {
+                return true
+            }
+        }
+        #expect(isRefused, "puts are still taken")
+        let result = try cluster.run(
+            "banyan", ["--nodes", cluster.addresses.joined(separator: ","), "mkdir", "/new"])
+        #expect(result.code == 1 && result.errors.contains("nearly full"), "\(result.errors)")
+        _ = try await client.remove("/d/kept")
+        #expect(try await client.list("/d").entries.allSatisfy { $0.name != "kept" })
+        unlink(filler)
+        let isTaken = await cluster.condition {
+            _ = try await client.put("/d/again", Array("again".utf8))
+            return true
+        }
+        #expect(isTaken, "puts are not taken again")
+        #expect(try await client.get("/d/again").content == Array("again".utf8))
+        await client.close()
+    }
+
     @Test("a power cut at any moment loses nothing that was acknowledged, unless the disk lies")
     func powerCut() throws {
         let cluster = try TestCluster(members: 1)

@@ -24,6 +24,7 @@ struct GoldenFrameTests {
         let refused = Message(
             from: PeerID(1), to: PeerID(2), term: 3,
             body: .appendResponse(.rejected(9, hintIndex: 8, hintTerm: 2)))
+        let accepted = Message(from: PeerID(1), to: PeerID(2), term: 3, body: .appendResponse(.accepted(match: 9)))
         let configuration = Configuration(
             clusterID: 7, members: [Member(id: 1, peer: PeerID(8), address: "a:1", isLearner: true)],
             outgoingVoters: [PeerID(9)])
@@ -33,6 +34,7 @@ struct GoldenFrameTests {
             ("refusal", buffer { Refusal(.notLeader, leader: "a:1").write(to: &$0, requestID: 6) }),
             ("status", buffer { status.write(to: &$0, requestID: 6) }), ("vote", buffer { vote.writeHead(to: &$0) }),
             ("append-refused", buffer { refused.writeHead(to: &$0) }),
+            ("append-accepted", buffer { accepted.writeHead(to: &$0, freeBytes: 0x0A0B) }),
             ("configuration", buffer { configuration.write(to: &$0) }),
             (
                 "record",

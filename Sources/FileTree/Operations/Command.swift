@@ -100,6 +100,14 @@ package struct CommandHeader: Equatable, Sendable {
         return header.isWellFormed ? nil : .malformed
     }
 
+    /// Whether the command in `buffer` asks for room that stays taken: those that do not are executed when it is scarce.
+    package static func needsSpace(_ buffer: ByteBuffer) -> Bool {
+        switch buffer.getInteger(at: buffer.readerIndex + 2, as: UInt8.self).flatMap(Operation.init(rawValue:)) {
+        case .put, .makeDirectory: true
+        default: false
+        }
+    }
+
     /// Whether version, operation and session fit together.
     var isWellFormed: Bool {
         guard version >= operation.version else { return false }

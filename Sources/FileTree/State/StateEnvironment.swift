@@ -19,4 +19,12 @@ package struct StateEnvironment: Sendable {
             throw .store(error.code)
         }
     }
+
+    package var path: String { environment.path }
+    /// Bytes that the file may still grow by, until its map is full.
+    package var unmappedBytes: Int { environment.unmappedBytes }
+    /// Bytes of the file in use or free for reuse.
+    package var usedBytes: Int { environment.usedBytes }
+    /// Bytes of the file that hold nothing; 0 when that can't be found out.
+    package var reusableBytes: Int { (try? environment.reusableBytes()) ?? 0 }
 }

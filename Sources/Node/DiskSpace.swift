@@ -1,0 +1,49 @@
+import FileTree
+import Glibc
+import Raft
+import RaftLog
+
+/// Whether there is room for more.
+///
+/// A copy-on-write tree needs room even to delete, and so does the log. So puts are refused, before they are proposed,
+/// while less than a reserve is free where they would have to be kept; deletes go on in that reserve.
+struct DiskSpace {
+    /// Puts are refused below so many free bytes, and taken again when so many more are free.
+    let reserve: UInt64
+    static let resumeBytes: UInt64 = 256 << 20
+
+    /// As this member measured, and as the others last said.
+    private(set) var own: UInt64 = .max
+    private(set) var peers: [PeerID: UInt64] = [:]
+    private(set) var isLow = false
+
+    init(reserve: UInt64) { self.reserve = reserve }
+
+    mutating func measured(_ bytes: UInt64) { own = bytes }
+    mutating func told(_ bytes: UInt64, by peer: PeerID) { peers[peer] = bytes }
+
+    /// Decides anew. True when the decision changed.
+    ///
+    /// - Parameter present: the voters that the leader hears. Room is needed on the leader and on enough of them for a
+    ///   majority; one that can be spared may be full, and lags until it has room.
+    mutating func decide(leader: PeerID, voters: [PeerID], present: [PeerID]) -> Bool {
+        let limit = reserve + (isLow ? Self.resumeBytes : 0)
+        let hasRoom = { [own, peers] (peer: PeerID) in (peer == leader ? own : peers[peer] ?? .max) >= limit }
+        let majority = voters.count / 2 + 1
+        let isFull = !hasRoom(leader) || (present.count >= majority && present.count(where: hasRoom) < majority)
+        defer { isLow = isFull }
+        return isLow != isFull
+    }
+
+    /// Bytes that may still be written in `directory`: free on its disk, or free for reuse within the state's file, and
+    /// within the addresses that the two environments may fill.
+    static func free(in directory: String, _ state: StateEnvironment, _ log: LogStore, reserve: UInt64) -> UInt64 {
+        var status = statvfs()
+        guard statvfs(directory, &status) == 0 else { return 0 }
+        let disk = UInt64(status.f_bavail) * UInt64(status.f_frsize)
+        let free = min(disk, UInt64(state.unmappedBytes), UInt64(log.unmappedBytes))
+        // Counting what can be reused takes a scan, and matters only when there is little else.
+        if free > 4 * (reserve + Self.resumeBytes) { return free }
+        return free + UInt64(state.reusableBytes)
+    }
+}
