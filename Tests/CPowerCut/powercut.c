@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CPowerCut.h"
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -16,6 +17,15 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX];
 static powercut_operation *operations;
 static size_t count, capacity;
+static size_t fail_after;
+static int fail_error;
+
+void powercut_fail(size_t after, int error) {
+  pthread_mutex_lock(&mutex);
+  fail_after = after;
+  fail_error = error;
+  pthread_mutex_unlock(&mutex);
+}
 
 void powercut_record(const char *directory) {
   pthread_mutex_lock(&mutex);
@@ -69,6 +79,19 @@ static void wrote(int descriptor, int64_t offset, const void *bytes, size_t leng
   remember(powercut_write, is_synced, path, NULL, offset, bytes, length);
 }
 
+// Whether the disk refuses: then errno says why.
+static int fails(int descriptor) {
+  pthread_mutex_lock(&mutex);
+  int error = fail_error && count >= fail_after ? fail_error : 0;
+  pthread_mutex_unlock(&mutex);
+  if (!error) return 0;
+  char path[PATH_MAX];
+  name_of(descriptor, path);
+  if (!is_recorded(path)) return 0;
+  errno = error;
+  return 1;
+}
+
 #define NEXT(name, type)                                \
   static type next;                                     \
   if (!next) next = (type)dlsym(RTLD_NEXT, name)
@@ -83,6 +106,7 @@ typedef int (*unlink_type)(const char *);
 
 ssize_t pwrite64(int descriptor, const void *bytes, size_t length, off64_t offset) {
   NEXT("pwrite64", pwrite_type);
+  if (fails(descriptor)) return -1;
   wrote(descriptor, offset, bytes, length);
   return next(descriptor, bytes, length, offset);
 }
@@ -93,12 +117,14 @@ ssize_t pwrite(int descriptor, const void *bytes, size_t length, off_t offset) {
 
 ssize_t write(int descriptor, const void *bytes, size_t length) {
   NEXT("write", write_type);
+  if (fails(descriptor)) return -1;
   if (root[0]) wrote(descriptor, lseek(descriptor, 0, SEEK_CUR), bytes, length);
   return next(descriptor, bytes, length);
 }
 
 ssize_t writev(int descriptor, const struct iovec *parts, int part_count) {
   NEXT("writev", writev_type);
+  if (fails(descriptor)) return -1;
   if (root[0]) {
     int64_t offset = lseek(descriptor, 0, SEEK_CUR);
     for (int i = 0; i < part_count; offset += parts[i++].iov_len)
@@ -119,11 +145,13 @@ static int synced(int descriptor, int result) {
 
 int fdatasync(int descriptor) {
   NEXT("fdatasync", sync_type);
+  if (fails(descriptor)) return -1;
   return synced(descriptor, next(descriptor));
 }
 
 int fsync(int descriptor) {
   NEXT("fsync", sync_type);
+  if (fails(descriptor)) return -1;
   return synced(descriptor, next(descriptor));
 }
 

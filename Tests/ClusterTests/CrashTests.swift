@@ -154,6 +154,8 @@ struct CrashTests {
         let result = try cluster.run("banyan-powercut", arguments)
         #expect(result.code == 0, "\(result.output)\(result.errors)")
         #expect(result.output.contains("50 recoveries"))
+        let full = try cluster.run("banyan-powercut", arguments + ["--full-disk"])
+        #expect(full.code == 0, "\(full.output)\(full.errors)")
         // A check that can't fail is worth nothing.
         #expect(try cluster.run("banyan-powercut", arguments + ["--lying-disk"]).code != 0)
     }

@@ -23,6 +23,9 @@ struct PowerCut: ParsableCommand {
 
     @Flag(help: "Nothing is durable when a file's sync says so: shows that the check can fail.") var lyingDisk = false
 
+    @Flag(help: "Let the disk refuse writes or syncs from a random moment on, instead of cutting the power.")
+    var fullDisk = false
+
     @Option(help: "Where to work, and to leave what a disk kept when a recovery failed.") var folder: String?
 
     mutating func run() throws {
@@ -31,6 +34,7 @@ struct PowerCut: ParsableCommand {
         let scratch = folder.resolvingSymlinksInPath().path + "/powercut-\(getpid())"
         try FileManager.default.createDirectory(atPath: scratch, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: scratch) }
+        if fullDisk { return try fillDisk(in: scratch) }
         let workload = try Workload(seed: seed, scratch: scratch)
         try workload.run(operations: max(4000, recoveries * 12))
 
@@ -62,6 +66,37 @@ struct PowerCut: ParsableCommand {
             "\(recoveries) recoveries at \(Set(cuts).count) moments of \(count) disk operations: nothing lost; "
                 + "\(workload.acknowledged.last?.index ?? 0) entries acknowledged, \(replayed / UInt64(max(1, recoveries))) "
                 + "replayed at a recovery in the mean")
+    }
+
+    /// A disk that is full, or fails, in the midst of the work: what was acknowledged stays, and nothing else was.
+    private func fillDisk(in scratch: String) throws {
+        var generator = SeededGenerator(seed: seed &+ 1)
+        var acknowledged: Index = 0
+        for turn in 0..<recoveries {
+            let folder = "\(scratch)/\(turn)"
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+            let (last, digests) = try work(in: folder, seed: seed &+ UInt64(turn), &generator)
+            acknowledged += last
+            do { _ = try recover(folder + "/member", acknowledged: last, digests: digests) } catch {
+                throw StartError("turn \(turn): \(error)")
+            }
+            try FileManager.default.removeItem(atPath: folder)
+        }
+        print("\(recoveries) disks that refused: nothing lost; \(acknowledged) entries acknowledged before")
+    }
+
+    private func work(
+        in folder: String, seed: UInt64, _ generator: inout SeededGenerator
+    ) throws -> (Index, [Index: StateDigest]) {
+        let workload = try Workload(seed: seed, scratch: folder)
+        let start = powercut_count()
+        let error = Bool.random(using: &generator) ? ENOSPC : EIO
+        powercut_fail(start + Int.random(in: 20...1200, using: &generator), error)
+        defer { powercut_fail(0, 0) }
+        do { try workload.run(operations: start + 100_000) } catch {
+            return (workload.acknowledged.last?.index ?? 0, workload.digests)
+        }
+        throw StartError("a disk that refuses everything was not noticed")
     }
 
     /// Starts from `path` as a member does, and answers with how many entries were executed again.

@@ -39,6 +39,7 @@ final class Workload {
     /// What the log writer's thread says of its work.
     private final class Progress: Sendable {
         let write = Atomic<UInt64>(0)
+        let hasFailed = Atomic(false)
         let completed = DispatchSemaphore(value: 0)
     }
 
@@ -62,7 +63,11 @@ final class Workload {
             completed: { write in
                 progress.write.store(write, ordering: .releasing)
                 progress.completed.signal()
-            }, failed: { fatalError("the log can't be written: \($0)") })
+            },
+            failed: { _ in
+                progress.hasFailed.store(true, ordering: .releasing)
+                progress.completed.signal()
+            })
         try directory.store.scan(from: 1) { _ in true }
         var payload = ByteBuffer()
         configuration.write(to: &payload)
@@ -83,9 +88,10 @@ final class Workload {
             time += UInt64.random(in: 0...200_000_000, using: &generator)
             _ = try tree.keepUp(now: time)
         }
-        writer.close()
         try tree.commit()
     }
+
+    deinit { writer.close() }
 
     private static func record(_ kind: EntryKind, index: Index, term: Term, _ payload: ByteBuffer) -> ByteBuffer {
         var record = ByteBuffer()
@@ -150,10 +156,17 @@ final class Workload {
     }
 
     private func commitEverything() throws {
-        while progress.write.load(ordering: .acquiring) < number { progress.completed.wait() }
+        try waitForWrites()
         commit = lastIndex
         acknowledge()
         try execute(through: commit)
+    }
+
+    private func waitForWrites() throws {
+        while progress.write.load(ordering: .acquiring) < number {
+            progress.completed.wait()
+            if progress.hasFailed.load(ordering: .acquiring) { throw StartError("the log can't be written") }
+        }
     }
 
     private func acknowledge() { acknowledged.append((powercut_count(), commit)) }
@@ -214,7 +227,7 @@ final class Workload {
                     number: number, hardState: HardState(term: term, vote: nil, commit: commit), snapshot: metadata,
                     entries: lastIndex + 1..<lastIndex + 1),
                 records: [], stateNumber: stateNumber))
-        while progress.write.load(ordering: .acquiring) < number { progress.completed.wait() }
+        try waitForWrites()
         acknowledge()
         compacted = metadata.index
         tree = try DurableTree(path: path)

@@ -24,3 +24,5 @@ void powercut_record(const char *directory);
 // How many operations were remembered so far. Whatever was acknowledged before is among them.
 size_t powercut_count(void);
 powercut_operation powercut_get(size_t index);
+// Lets every write and sync fail with this errno, once so many operations were remembered; 0: none.
+void powercut_fail(size_t after, int error);
