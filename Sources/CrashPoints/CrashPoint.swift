@@ -18,9 +18,8 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case stateCommitBefore = "state-commit-before"
     case stateCommitAfter = "state-commit-after"
 
+    case spoolMade = "spool-made"
     case spoolWritten = "spool-written"
-    case spoolSynced = "spool-synced"
-    case spoolRenamed = "spool-renamed"
 
     case importCommitBefore = "import-commit-before"
     case importCommitAfter = "import-commit-after"

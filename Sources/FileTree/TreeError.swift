@@ -39,6 +39,8 @@ package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
     case corruptRow(table: UInt8)
     /// A command, a key or a row that this version does not know. It must not be guessed at.
     case unknownFormat
+    /// The rows' digest is not the one that the state carries: a row is missing, too many or out of date.
+    case wrongDigest
     /// An entry came out of order.
     case wrongIndex(expected: UInt64, got: UInt64)
 
@@ -48,6 +50,7 @@ package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
         case .corruptRow(let table): "a row of table \(table) is damaged"
         case .unknownFormat:
             "it holds a command or a row that this program does not know: the cluster's version is newer; start a newer program"
+        case .wrongDigest: "its rows do not add up to its digest: one is missing, too many or out of date"
         case .wrongIndex(let expected, let got): "entry \(got) came where \(expected) was to come"
         }
     }

@@ -14,7 +14,7 @@ package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
 ///     lock        held while a process uses the directory
 ///     log/        the log's LMDB environment: entries, hard state, identity
 ///     state-N/    the state's LMDB environment; the hard state says which N counts
-///     snapshot    one that is being spooled for a peer
+///     snapshot    for a moment, before a snapshot that is being made loses its name
 package final class DataDirectory {
     let path: String
     package let store: LogStore
@@ -46,7 +46,7 @@ package final class DataDirectory {
     /// The directory of the state, made if it is missing; states that nothing points to are removed.
     package func prepareState(_ number: UInt64) throws -> String {
         Self.removeStates(in: path) { $0 != number }
-        for spool in ["snapshot", "snapshot.new"] { unlink("\(path)/\(spool)") }
+        unlink("\(path)/snapshot")
         let state = Self.statePath(in: path, number)
         try Self.makeDirectory(state)
         CrashPoint.stateMade.reach()
@@ -77,7 +77,7 @@ package final class DataDirectory {
     /// A directory that holds other things was named by mistake; nothing in it is touched.
     private static func refuseForeignFiles(_ path: String) throws {
         let known = { (name: String) in
-            ["lock", "log", "lost+found", "snapshot", "snapshot.new"].contains(name) || name.hasPrefix("state-")
+            ["lock", "log", "lost+found", "snapshot"].contains(name) || name.hasPrefix("state-")
         }
         let names = try listing(path)
         if let foreign = names.sorted().first(where: { !known($0) }) {

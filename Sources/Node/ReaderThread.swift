@@ -14,14 +14,12 @@ struct ReadEntries: Sendable {
     var failure: LogError?
 }
 
-/// The thread for cold reads and for snapshots: entries that left the memory, spooling, and building a state from what a
-/// leader sends. None of it may make a request or a heartbeat wait.
+/// The thread for cold reads: entries that left the memory, a snapshot's pieces, and building a state from what a leader
+/// sends. None of it may make a request or a heartbeat wait.
 final class ReaderThread: Sendable {
     private enum Job: Sendable {
         case entries(EntriesRequest, @Sendable (ReadEntries) -> Void)
-        case spool(StateEnvironment, transfer: UInt64, @Sendable (Result<SnapshotHeader, SnapshotError>) -> Void)
-        case piece(transfer: UInt64, @Sendable (Result<Piece, SnapshotError>) -> Void)
-        case endTransfer(UInt64)
+        case piece(UInt32, Spool, @Sendable (Result<Piece, SnapshotError>) -> Void)
         case receive(SnapshotPiece, over: UInt64, clusterID: UInt64, stateNumber: UInt64, @Sendable (Received) -> Void)
         case removeStates(before: UInt64)
         case removeState(UInt64)
@@ -32,6 +30,8 @@ final class ReaderThread: Sendable {
     /// What became of a piece.
     enum Received: Sendable {
         case taken
+        /// It is the header of the snapshot that is being received already, as far as this piece.
+        case resumed(UInt32)
         /// The snapshot is whole, and stands as a durable state in the directory of this number.
         case complete(SnapshotHeader, stateNumber: UInt64)
         case refused(SnapshotError)
@@ -40,7 +40,7 @@ final class ReaderThread: Sendable {
     private let thread: OwnedThread<Job>
     private let loop: any EventLoop
 
-    /// - Parameter directory: the member's; snapshots are spooled there, and states built.
+    /// - Parameter directory: the member's; states are built there.
     init(store: LogStore, directory: String, loop: any EventLoop) {
         self.loop = loop
         thread = OwnedThread(name: "reader") {
@@ -58,20 +58,10 @@ final class ReaderThread: Sendable {
         thread.send(.entries(request, onLoop(done)))
     }
 
-    /// Writes the last commit of `environment` to a file, from which this transfer's pieces are read.
-    func spool(
-        _ environment: StateEnvironment, for transfer: UInt64,
-        done: @escaping @Sendable (Result<SnapshotHeader, SnapshotError>) -> Void
-    ) {
-        thread.send(.spool(environment, transfer: transfer, onLoop(done)))
+    /// Reads a piece that the spool holds.
+    func piece(_ number: UInt32, of spool: Spool, done: @escaping @Sendable (Result<Piece, SnapshotError>) -> Void) {
+        thread.send(.piece(number, spool, onLoop(done)))
     }
-
-    /// Reads the transfer's next piece.
-    func piece(of transfer: UInt64, done: @escaping @Sendable (Result<Piece, SnapshotError>) -> Void) {
-        thread.send(.piece(transfer: transfer, onLoop(done)))
-    }
-
-    func endTransfer(_ transfer: UInt64) { thread.send(.endTransfer(transfer)) }
 
     /// Checks a piece and builds the state in the directory of `stateNumber` from it. Its first piece begins a snapshot,
     /// and ends any other that was being received; the rest must come in order over the same connection.
@@ -101,13 +91,15 @@ final class ReaderThread: Sendable {
     private final class Worker {
         private let store: LogStore
         private let directory: String
-        private var transfers: [UInt64: SnapshotFile] = [:]
         private var incoming: Incoming?
 
         /// The snapshot that is being received.
         private struct Incoming {
             let receiver: SnapshotReceiver
-            let connection: UInt64
+            let from: PeerID
+            /// What it began with: the same from the same sender goes on with it.
+            let header: ByteBuffer
+            var connection: UInt64
             let stateNumber: UInt64
             var nextPiece: UInt32 = 1
         }
@@ -120,11 +112,13 @@ final class ReaderThread: Sendable {
         func run(_ job: Job) {
             switch job {
             case .entries(let request, let done): done(entries(request))
-            case .spool(let environment, let transfer, let done):
-                done(attempt { () throws(SnapshotError) in try spool(environment, for: transfer) })
-            case .piece(let transfer, let done):
-                done(attempt { () throws(SnapshotError) in try nextPiece(of: transfer) })
-            case .endTransfer(let transfer): transfers[transfer] = nil
+            case .piece(let number, let spool, let done):
+                do throws(SnapshotError) {
+                    guard let piece = try spool.piece(number) else { throw .corrupt }
+                    done(.success(piece))
+                } catch {
+                    done(.failure(error))
+                }
             case .receive(let piece, let connection, let clusterID, let stateNumber, let done):
                 do throws(SnapshotError) {
                     done(try receive(piece, over: connection, clusterID: clusterID, stateNumber: stateNumber))
@@ -138,12 +132,6 @@ final class ReaderThread: Sendable {
                 CrashPoint.statesRemoveAfter.reach()
             case .removeState(let number): DataDirectory.remove(DataDirectory.statePath(in: directory, number))
             }
-        }
-
-        private func attempt<Value>(
-            _ body: () throws(SnapshotError) -> Value
-        ) -> Result<Value, SnapshotError> {
-            do throws(SnapshotError) { return .success(try body()) } catch { return .failure(error) }
         }
 
         /// Also answers with the first entry that is damaged or missing, if it stands in the way.
@@ -165,38 +153,22 @@ final class ReaderThread: Sendable {
             return ReadEntries(entries: entries, failure: nil)
         }
 
-        // MARK: sending
-
-        private func spool(
-            _ environment: StateEnvironment, for transfer: UInt64
-        ) throws(SnapshotError) -> SnapshotHeader {
-            let view: StateView
-            do { view = try StateView(environment) } catch { throw .state(error) }
-            let path = directory + "/snapshot"
-            let header = try SnapshotWriter.spool(view, to: path)
-            transfers[transfer] = try SnapshotFile(path: path)
-            // The open file is all that the transfer needs, and goes with it.
-            unlink(path)
-            return header
-        }
-
-        private func nextPiece(of transfer: UInt64) throws(SnapshotError) -> Piece {
-            guard let file = transfers[transfer], let piece = try file.next() else { throw .corrupt }
-            return piece
-        }
-
         // MARK: receiving
 
         private func receive(
             _ piece: SnapshotPiece, over connection: UInt64, clusterID: UInt64, stateNumber: UInt64
         ) throws(SnapshotError) -> Received {
             if piece.number == 0 {
+                if piece.mayResume, let known = incoming, known.from == piece.from, known.header == piece.bytes {
+                    incoming?.connection = connection
+                    return .resumed(known.nextPiece - 1)
+                }
                 dropIncoming()
                 let path = DataDirectory.statePath(in: directory, stateNumber)
                 do throws(SnapshotError) {
                     incoming = Incoming(
-                        receiver: try begin(piece, in: path, clusterID: clusterID), connection: connection,
-                        stateNumber: stateNumber)
+                        receiver: try begin(piece, in: path, clusterID: clusterID), from: piece.from,
+                        header: piece.bytes, connection: connection, stateNumber: stateNumber)
                 } catch {
                     DataDirectory.remove(path)
                     throw error

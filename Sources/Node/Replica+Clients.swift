@@ -35,6 +35,8 @@ extension Replica {
             // A follower may not know the cluster's version yet: the leader judges.
             if core.role != .leader {
                 refuse(waiter, core.leader == nil ? .noLeader : .notLeader)
+            } else if draining != nil {
+                refuse(waiter, .busy)
             } else if frame.body.readableBytes > FileTreeLimits.commandBytesMax {
                 answer(waiter) { Outcome.failed(.contentTooLarge, revision: 0).write(to: &$0) }
             } else if let error = CommandHeader.refusal(
@@ -92,6 +94,27 @@ extension Replica {
         transferWaiters.append(settled)
         step(.transferLeadership(to: peer))
         scheduleTurn()
+    }
+
+    /// How long a member that is about to end may take to find a successor and to answer what it took up.
+    private static let drainMax: Nanoseconds = 1_000_000_000
+
+    /// Takes no more writes, answers those that were taken, hands leadership over, and calls `settled`.
+    func drain(then settled: @escaping () -> Void) {
+        draining = (core.now + Self.drainMax, settled)
+        continueDraining()
+        scheduleTurn()
+    }
+
+    func continueDraining() {
+        guard let (deadline, settled) = draining else { return }
+        let hasSuccessor = core.configuration.members.count { !$0.isLearner } > 1
+        if core.role == .leader, hasSuccessor, core.transferTarget == nil { step(.transferLeadership(to: nil)) }
+        let isIdle = proposed.isEmpty && newWrites.isEmpty && lastReport.applied.index >= dispatched
+        let isOver = isIdle && (core.role != .leader || !hasSuccessor)
+        guard isOver || Clock.now >= deadline else { return }
+        draining = nil
+        settled()
     }
 
     /// Tells those who wait how a transfer ended: the leader's own step into another role, or the end of its time.

@@ -50,23 +50,84 @@ extension Replica {
             step(.snapshotEnded(peer: peer, installed: nil))
             return
         }
-        lastTransfer += 1
         let transfer = SnapshotTransfer(
-            id: lastTransfer, from: core.id, to: peer, term: core.term, floor: lastReport.durableIndex, reader: reader,
-            loop: loop,
-            ended: { [weak self] in self?.transferEnded($0, isInstalled: $1) })
+            from: core.id, to: peer, term: core.term, floor: lastReport.durableIndex, rate: snapshotRate,
+            reader: reader, loop: loop, ended: { [weak self] in self?.transferEnded($0, isInstalled: $1) })
         transfers[peer] = transfer
-        transfer.start(lastReport.environment, to: address, hello: { [unowned self] in hello(.snapshot) })
+        withSpool(covering: core.log.compactedIndex) { [unowned self] result in
+            switch result {
+            case .success(let spool):
+                let index = spool.header.metadata.index
+                logger.info("sending a snapshot", metadata: ["peer": "\(memberID(of: peer))", "index": "\(index)"])
+                transfer.start(spool, to: address, hello: { [unowned self] in hello(.snapshot) })
+            case .failure(let error): transfer.end(isInstalled: false, failure: "\(error)")
+            }
+        }
     }
+
+    private func memberID(of peer: PeerID) -> UInt64 { core.configuration.member(peer)?.id ?? 0 }
+
+    /// How long a snapshot that nobody takes is kept for the next, or for one that comes back.
+    private static let spoolKept: Nanoseconds = 60_000_000_000
+
+    /// Answers with a snapshot of everything through `index` at the least: the last one made, if that will do.
+    func withSpool(covering index: Index, then use: @escaping (Result<Spool, SnapshotError>) -> Void) {
+        if let spool, spool.header.metadata.index >= index, !spool.hasFailed {
+            spoolUsedAt = core.now
+            return use(.success(spool))
+        }
+        spoolRequests.append((index, use))
+        if spoolRequests.count == 1 { makeSpool() }
+    }
+
+    private func makeSpool() {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        spooler.spool(lastReport.environment) { result in this.value.spoolBegan(result) }
+    }
+
+    private func spoolBegan(_ result: Result<Spool, SnapshotError>) {
+        guard !isStopped else { return }
+        let requests = spoolRequests
+        spoolRequests = []
+        guard case .success(let spool) = result else {
+            for request in requests { request.use(result) }
+            return
+        }
+        self.spool = spool
+        spoolUsedAt = core.now
+        let covered = spool.header.metadata.index
+        spoolRequests = requests.filter { $0.index > covered }
+        if !spoolRequests.isEmpty { makeSpool() }
+        for request in requests where request.index <= covered { request.use(result) }
+    }
+
+    /// Lets go of a snapshot that nobody wanted for a while, and tells how far those go that are under way.
+    func tendSnapshots() {
+        if !transfers.isEmpty { spoolUsedAt = core.now }
+        if spool != nil, core.now - spoolUsedAt > Self.spoolKept { spool = nil }
+        guard core.now - progressToldAt >= Self.progressInterval else { return }
+        progressToldAt = core.now
+        for transfer in transfers.values where transfer.bytes > 0 {
+            logger.info(
+                "snapshot under way",
+                metadata: [
+                    "peer": "\(memberID(of: transfer.peer))", "sent_mib": "\(transfer.bytes >> 20)",
+                    "of_mib": "\((transfer.spool?.bytes ?? 0) >> 20)",
+                ])
+        }
+    }
+
+    private static let progressInterval: Nanoseconds = 5_000_000_000
 
     private func transferEnded(_ transfer: SnapshotTransfer, isInstalled: Bool) {
         guard transfers[transfer.peer] === transfer else { return }
         transfers[transfer.peer] = nil
         guard !isStopped else { return }
         var metadata: Logger.Metadata = [
-            "peer": "\(core.configuration.member(transfer.peer)?.id ?? 0)", "index": "\(transfer.index ?? 0)",
+            "peer": "\(memberID(of: transfer.peer))", "index": "\(transfer.index ?? 0)",
             "bytes": "\(transfer.bytes)",
         ]
+        if transfer.resumedAt > 0 { metadata["resumed_at_piece"] = "\(transfer.resumedAt)" }
         failedTransfers[transfer.peer] = isInstalled ? nil : core.now
         if isInstalled {
             logger.info("snapshot sent", metadata: metadata)
@@ -100,6 +161,7 @@ extension Replica {
         guard !isStopped else { return }
         switch received {
         case .taken: answer(piece, .taken, on: connection)
+        case .resumed(let number): answer(number, .resumed, on: connection)
         case .refused(let error):
             logger.warning("snapshot refused", metadata: ["piece": "\(piece.number)", "reason": "\(error)"])
             answer(piece, .refused, on: connection)
@@ -121,8 +183,12 @@ extension Replica {
     }
 
     private func answer(_ piece: SnapshotPiece, _ outcome: SnapshotReceipt.Outcome, on id: UInt64) {
+        answer(piece.number, outcome, on: id)
+    }
+
+    private func answer(_ number: UInt32, _ outcome: SnapshotReceipt.Outcome, on id: UInt64) {
         guard let connection = connections[id] else { return }
-        connection.write { SnapshotReceipt(number: piece.number, outcome: outcome).write(to: &$0) }
+        connection.write { SnapshotReceipt(number: number, outcome: outcome).write(to: &$0) }
         connection.flush()
     }
 

@@ -93,6 +93,7 @@ extension Replica {
             markDirty(connection)
         }
         lastReport.answers = [:]
+        continueDraining()
         reclaimIfNeeded()
         raiseVersionIfPossible()
         compactIfDue()

@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import Raft
 import RaftLog
+import Snapshots
 import Transport
 import WireProtocol
 
@@ -24,6 +25,7 @@ final class Replica {
     let logWriter: LogWriter
     let stateThread: StateThread
     let reader: ReaderThread
+    let spooler: SpoolThread
 
     // MARK: entries
 
@@ -56,7 +58,14 @@ final class Replica {
     var switchWrite: UInt64?
     /// Snapshots on their way to peers.
     var transfers: [PeerID: SnapshotTransfer] = [:]
-    var lastTransfer: UInt64 = 0
+    /// The last snapshot that was made, and when it was last of use.
+    var spool: Spool?
+    var spoolUsedAt: Nanoseconds = 0
+    /// Who waits for one, and what it must cover.
+    var spoolRequests: [(index: Index, use: (Result<Spool, SnapshotError>) -> Void)] = []
+    var progressToldAt: Nanoseconds = 0
+    /// Bytes of snapshots a second, to each peer.
+    let snapshotRate: Int
     /// When a peer's last transfer broke off.
     var failedTransfers: [PeerID: Nanoseconds] = [:]
 
@@ -85,6 +94,8 @@ final class Replica {
     /// Who waits for leadership to be handed over.
     var transferWaiters: [(Replica.TransferOutcome) -> Void] = []
     enum TransferOutcome { case done, failed }
+    /// Of a member that is about to end: when it ends at the latest, and who waits for that.
+    var draining: (deadline: Nanoseconds, settled: () -> Void)?
     /// The reclaiming command that was proposed last.
     var reclaiming: Index?
     var isStopped = false
@@ -130,7 +141,8 @@ final class Replica {
 
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
-        tail: LogTail, logWriter: LogWriter, stateThread: StateThread, reader: ReaderThread, directory: String,
+        tail: LogTail, logWriter: LogWriter, stateThread: StateThread, reader: ReaderThread, spooler: SpoolThread,
+        directory: String, snapshotRate: Int,
         knownVersion: UInt16, reserve: UInt64, logger: Logger, fatal: @escaping @Sendable (String) -> Void
     ) {
         self.fatal = fatal
@@ -143,6 +155,8 @@ final class Replica {
         self.stateThread = stateThread
         self.logger = logger
         self.reader = reader
+        self.spooler = spooler
+        self.snapshotRate = snapshotRate
         self.directory = directory
         self.tail = tail
         self.stateNumber = stateNumber
@@ -166,6 +180,8 @@ final class Replica {
         retryChanges()
         warnIfRemoved()
         decideOnSpace()
+        tendSnapshots()
+        continueDraining()
         stateThread.send(.tick)
         scheduleTurn()
         let this = NIOLoopBound(self, eventLoop: loop)
@@ -183,7 +199,7 @@ final class Replica {
     }
 
     /// To be called off the loop, after `stop`.
-    var threads: (LogWriter, StateThread, ReaderThread) { (logWriter, stateThread, reader) }
+    var threads: [@Sendable () -> Void] { [logWriter.close, stateThread.close, reader.close, spooler.close] }
 
     // MARK: a turn
 

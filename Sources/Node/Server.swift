@@ -23,6 +23,8 @@ package struct ServerOptions: Sendable {
     /// How many executed entries the log keeps for members that are a little behind.
     package var logTailMax: UInt64
 
+    /// Bytes of snapshots a second, to each member that needs one.
+    package var snapshotRate: Int
     /// Puts are refused when fewer bytes than this are free on the leader's disk, or on those of a majority.
     package var reserve: UInt64
 
@@ -31,14 +33,17 @@ package struct ServerOptions: Sendable {
 
     package static let defaultLogTail: UInt64 = 50_000
     package static let defaultReserve: UInt64 = 1 << 30
+    package static let defaultSnapshotRate = 100 << 20
     package static let newestVersion = Applied.clusterVersionMax
 
     package init(
         data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, isJoin: Bool = false,
         listen: Address?, logTailMax: UInt64 = Self.defaultLogTail, reserve: UInt64 = Self.defaultReserve,
+        snapshotRate: Int = Self.defaultSnapshotRate,
         knownVersion: UInt16 = Self.newestVersion
     ) {
         self.reserve = reserve
+        self.snapshotRate = snapshotRate
         self.isJoin = isJoin
         self.knownVersion = knownVersion
         self.data = data
@@ -288,7 +293,8 @@ package final class Server {
             tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), logWriter: logWriter,
             stateThread: stateThread,
             reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
-            directory: directory.path, knownVersion: options.knownVersion, reserve: options.reserve,
+            spooler: SpoolThread(directory: directory.path, loop: loop), directory: directory.path,
+            snapshotRate: options.snapshotRate, knownVersion: options.knownVersion, reserve: options.reserve,
             logger: logger, fatal: fatal)
         logger.info(
             "recovered",
@@ -306,11 +312,12 @@ package final class Server {
         return nil
     }
 
-    /// Hands leadership over, if this member leads: a clean end costs the cluster no election timeout. On the loop's thread.
+    /// Hands leadership over, if this member leads, and answers what it took up: a clean end costs the cluster no election
+    /// timeout, and leaves no client in doubt. On the loop's thread.
     package func handOver() -> EventLoopFuture<Void> {
         let done = loop.makePromise(of: Void.self)
         guard let replica else { return loop.makeSucceededVoidFuture() }
-        replica.handOver(to: nil) { _ in done.succeed() }
+        replica.drain { done.succeed() }
         return done.futureResult
     }
 
@@ -322,12 +329,8 @@ package final class Server {
         switch old {
         case .running(let replica):
             replica.stop()
-            let (logWriter, stateThread, reader) = replica.threads
-            return {
-                logWriter.close()
-                stateThread.close()
-                reader.close()
-            }
+            let threads = replica.threads
+            return { for close in threads { close() } }
         case .waiting(let bootstrap):
             bootstrap.stop()
             return {}

@@ -5,7 +5,7 @@ import Raft
 ///
 ///     0   8  sender's incarnation   8  8  addressee's   16  8  the leader's term
 ///     24  4  number of the piece: 0 is the header
-///     28  1  1 if it is the trailer, else 0
+///     28  1  flags: 1 it is the trailer; 2, of the header, the addressee may answer that it has more of this snapshot
 ///     29  .  the piece
 package struct SnapshotPiece: Equatable, Sendable {
     package var from: PeerID
@@ -13,9 +13,13 @@ package struct SnapshotPiece: Equatable, Sendable {
     package var term: Term
     package var number: UInt32
     package var isLast: Bool
+    package var mayResume: Bool
     package var bytes: ByteBuffer
 
-    package init(from: PeerID, to: PeerID, term: Term, number: UInt32, isLast: Bool, bytes: ByteBuffer) {
+    package init(
+        from: PeerID, to: PeerID, term: Term, number: UInt32, isLast: Bool, mayResume: Bool = false, bytes: ByteBuffer
+    ) {
+        self.mayResume = mayResume
         self.from = from
         self.to = to
         self.term = term
@@ -26,7 +30,8 @@ package struct SnapshotPiece: Equatable, Sendable {
 
     package func write(to buffer: inout ByteBuffer) {
         buffer.writeFrame(.snapshotChunk) { body in
-            body.writeMultipleIntegers(from.rawValue, to.rawValue, term, number, UInt8(isLast ? 1 : 0))
+            let flags: UInt8 = (isLast ? 1 : 0) | (mayResume ? 2 : 0)
+            body.writeMultipleIntegers(from.rawValue, to.rawValue, term, number, flags)
             body.writeImmutableBuffer(bytes)
         }
     }
@@ -34,12 +39,13 @@ package struct SnapshotPiece: Equatable, Sendable {
     package init(_ frame: Frame) throws(ProtocolError) {
         var body = frame.body
         guard frame.kind == .snapshotChunk,
-            let (from, to, term, number, last) = body.readMultipleIntegers(
+            let (from, to, term, number, flags) = body.readMultipleIntegers(
                 as: (UInt64, UInt64, UInt64, UInt32, UInt8).self),
-            term <= PeerMessage.numberMax
+            term <= PeerMessage.numberMax, flags <= 3
         else { throw .malformedBody(.snapshotChunk) }
         self.init(
-            from: PeerID(from), to: PeerID(to), term: term, number: number, isLast: last != 0, bytes: body)
+            from: PeerID(from), to: PeerID(to), term: term, number: number, isLast: flags & 1 != 0,
+            mayResume: flags & 2 != 0, bytes: body)
     }
 }
 
@@ -50,6 +56,8 @@ package struct SnapshotReceipt: Equatable, Sendable {
         /// The snapshot is whole, and its state durable.
         case complete = 1
         case refused = 2
+        /// The header is known, and everything up to the piece of this number is here from an earlier connection.
+        case resumed = 3
     }
     package var number: UInt32
     package var outcome: Outcome

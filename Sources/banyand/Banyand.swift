@@ -60,6 +60,11 @@ struct Banyand: AsyncParsableCommand {
     var reserve: ByteSize = ByteSize(bytes: ServerOptions.defaultReserve)
 
     @Option(
+        name: .customLong("snapshot-rate"),
+        help: ArgumentHelp("Send at most so much of a snapshot in a second to each member.", valueName: "size"))
+    var snapshotRate: ByteSize = ByteSize(bytes: UInt64(ServerOptions.defaultSnapshotRate))
+
+    @Option(
         name: .customLong("cluster-version"),
         help: "Act as a program that knows this cluster version and no later one: to rehearse an upgrade.")
     var clusterVersion: UInt16 = ServerOptions.newestVersion
@@ -111,7 +116,8 @@ struct Banyand: AsyncParsableCommand {
         let loop = group.next()
         let options = ServerOptions(
             data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, isJoin: join, listen: listen,
-            logTailMax: logTail, reserve: reserve.bytes, knownVersion: clusterVersion)
+            logTailMax: logTail, reserve: reserve.bytes, snapshotRate: Int(snapshotRate.bytes),
+            knownVersion: clusterVersion)
         let service = ServerService(options: options, loop: loop, logger: logger)
         do {
             try await service.prepare()

@@ -71,13 +71,13 @@ struct CrashTests {
     @Test(
         "a snapshot is sent and installed although a member ends in its midst",
         arguments: [
-            CrashPoint.spoolWritten, .spoolSynced, .spoolRenamed, .importCommitBefore, .importCommitAfter,
+            CrashPoint.spoolMade, .spoolWritten, .importCommitBefore, .importCommitAfter,
             .receivedBeforeSync, .receivedAfterSync, .switchBefore, .switchAfter, .statesRemoveBefore,
             .statesRemoveAfter,
         ])
     func snapshots(point: CrashPoint) async throws {
         let cluster = try TestCluster(members: 3, options: ["--log-tail", "100"])
-        let isSender = [CrashPoint.spoolWritten, .spoolSynced, .spoolRenamed].contains(point)
+        let isSender = [CrashPoint.spoolMade, .spoolWritten].contains(point)
         for id in 1...3 {
             try cluster.start(id, isNew: true, crashingAt: isSender && id < 3 ? point.rawValue : nil)
         }
@@ -106,6 +106,33 @@ struct CrashTests {
         }
         await client.close()
         try await check(cluster, acknowledged)
+    }
+
+    @Test("a snapshot goes on at the piece where its connection was cut")
+    func resumedSnapshot() async throws {
+        let options = ["--log-tail", "10", "--snapshot-rate", "4MiB"]
+        let cluster = try await TestCluster.start(members: 3, options: options, isProxied: true)
+        let leader = try await cluster.leader()
+        let lagging = leader % 3 + 1
+        try cluster.signal(lagging, SIGKILL)
+        let client = cluster.client()
+        // Nothing that shrinks: ten pieces of a MiB.
+        var content = (0..<262_144).map { _ in UInt8.random(in: 0...255) }
+        for number in 0..<40 {
+            content[0] = UInt8(number)
+            _ = try await client.put("/f\(number)", content)
+        }
+        _ = try await client.put("/small", [1])
+        try cluster.start(lagging)
+        // It has begun, and takes two seconds more.
+        let begun = cluster.directory(lagging) + "/state-2/data.mdb"
+        #expect(await cluster.condition { FileManager.default.fileExists(atPath: begun) })
+        cluster.rules.isolate(lagging, from: 1...3)
+        #expect(await cluster.condition { try cluster.log(leader).contains("snapshot broke off") })
+        cluster.rules.heal()
+        #expect(await cluster.condition { try cluster.log(leader).contains("resumed_at_piece") })
+        await client.close()
+        try await check(cluster, ["/small": [1]])
     }
 
     @Test("puts are refused while a disk is nearly full, deletes go on, and puts come back by themselves")

@@ -154,6 +154,13 @@ final class TestCluster {
         throw Failure(description: "no member leads; see \(folder.path)")
     }
 
+    /// Whether one member leads and all others follow it.
+    func leaderAndFollowers(_ client: BanyanClient) async throws -> Bool {
+        let members = try await client.status()
+        return members.count(where: { $0.role == "leader" }) == 1 && Set(members.map(\.term)).count == 1
+            && members.allSatisfy { $0.role == "leader" || $0.role == "follower" }
+    }
+
     /// Asks until `holds` is true, and answers in time; false when it is not so within a minute.
     func condition(_ holds: () async throws -> Bool) async -> Bool {
         let end = ContinuousClock.now + .seconds(60)

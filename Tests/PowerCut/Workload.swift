@@ -203,18 +203,19 @@ final class Workload {
         _ = try add(Int.random(in: 1...30, using: &generator))
         try execute(on: others, through: lastIndex) { digests[others.applied.index] = others.applied.digest }
         try others.commit()
-        let spool = scratch + "/snapshot"
-        _ = try SnapshotWriter.spool(StateView(others.environment), to: spool)
-        let file = try SnapshotFile(path: spool)
+        let view = try StateView(others.environment)
+        let spool = try Spool(of: view, in: scratch)
+        spool.fill(from: view)
         stateNumber += 1
         let path = DataDirectory.statePath(in: root, stateNumber)
         try DataDirectory.makeDirectory(path)
-        guard let header = try file.next() else { throw StartError("a snapshot without a header") }
+        guard let header = try spool.piece(0) else { throw StartError("a snapshot without a header") }
         let metadata: SnapshotMetadata
         do {
             let receiver = try SnapshotReceiver(
                 header: header.bytes, clusterID: configuration.clusterID, into: StateImport(path: path))
-            while let piece = try file.next() { _ = try receiver.receive(piece.bytes) }
+            var number: UInt32 = 1
+            while let piece = try spool.piece(number), try !receiver.receive(piece.bytes) { number += 1 }
             metadata = receiver.header.metadata
         }
         try DataDirectory.sync(path)

@@ -173,14 +173,15 @@ struct Sessions {
             guard key.byteCount == 9, key.bigEndian(at: 0, as: UInt8.self) == StateKey.Table.sessions.rawValue else {
                 return false
             }
-            try add(key.bigEndian(at: 1, as: UInt64.self), row: RowChecksum.verify(key: key, row: row))
+            sessions.append(
+                try Self.session(
+                    key.bigEndian(at: 1, as: UInt64.self), row: RowChecksum.verify(key: key, row: row)))
             return true
         }
     }
 
-    /// Takes in a row, in the order of the keys.
-    private mutating func add(_ id: UInt64, row: RawSpan) throws(StateError) {
-        guard row.byteCount >= 20, sessions.last.map({ $0.id < id }) ?? true else { throw .unknownFormat }
+    private static func session(_ id: UInt64, row: RawSpan) throws(StateError) -> Session {
+        guard row.byteCount >= 20 else { throw .unknownFormat }
         var session = Session(id: id, activeAt: row.bigEndian(at: 0, as: UInt64.self))
         session.lowestUnanswered = row.bigEndian(at: 8, as: UInt64.self)
         session.isDirty = false
@@ -198,7 +199,14 @@ struct Sessions {
                     sequence: row.bigEndian(at: start, as: UInt64.self),
                     fingerprint: row.bigEndian(at: start + 8, as: UInt32.self), outcome: outcome))
         }
-        sessions.append(session)
+        return session
+    }
+
+    /// What a session's row adds to the digest.
+    static func digest(ofRow key: RawSpan, _ row: RawSpan) throws(StateError) -> UInt128 {
+        guard key.byteCount == 9 else { throw .unknownFormat }
+        let session = try session(key.bigEndian(at: 1, as: UInt64.self), row: row)
+        return session.answers.reduce(digest(of: session)) { $0 &+ digest(of: $1, in: session.id) }
     }
 
     /// The sessions whose rows must be written, nil for those that ended, in the order in which they changed.
