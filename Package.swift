@@ -111,7 +111,8 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
-            name: "banyan", dependencies: ["BanyanClient", "Mirror", "Node", "Console", arguments],
+            name: "banyan",
+            dependencies: ["BanyanClient", "Mirror", "Node", "Snapshots", "Console", nioCore, arguments],
             swiftSettings: strict),
         .executableTarget(
             name: "banyan-load", dependencies: ["LoadGenerator", "Histories", "BanyanClient", "Console", arguments],

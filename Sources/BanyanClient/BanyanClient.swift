@@ -179,6 +179,8 @@ public final class BanyanClient: Sendable {
         throw BanyanError(error, revision: 0)
     }
 
+    func makePromise<Value>(of type: Value.Type) -> EventLoopPromise<Value> { loop.makePromise(of: type) }
+
     func send(_ kind: Frame.Kind, _ body: ByteBuffer) async throws -> Frame {
         let promise = loop.makePromise(of: Frame.self)
         perform(kind, body) { promise.completeWith($0.mapError { $0 as any Error }) }

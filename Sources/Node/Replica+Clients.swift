@@ -16,13 +16,14 @@ extension Replica {
     func closed(_ connection: FrameConnection) {
         connections[connection.id] = nil
         waitingReads[connection.id] = nil
+        backups[connection.id] = nil
         if let hello = connection.hello, strangers[PeerID(hello.incarnation)] === connection {
             strangers[PeerID(hello.incarnation)] = nil
         }
     }
 
     func handleClient(_ frame: Frame, on connection: FrameConnection) {
-        let isRead = [.read, .leaseRead, .staleRead].contains(frame.kind)
+        let isRead = [.read, .leaseRead, .staleRead, .openSnapshot].contains(frame.kind)
         let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: isRead)
         let deadline = Clock.now + UInt64(frame.deadlineMilliseconds) * 1_000_000
         guard connection.requestsInFlight < Welcome.requestsInFlightMax else {
@@ -56,6 +57,11 @@ extension Replica {
             waitingReads[connection.id, default: []].append(
                 PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isLease: frame.kind == .leaseRead))
             admitReads(of: connection)
+        case .openSnapshot:
+            waitingReads[connection.id, default: []].append(
+                PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isBackup: true))
+            admitReads(of: connection)
+        case .readSnapshot: readBackup(frame, for: waiter)
         case .staleRead: staleRead(frame, waiter, deadline, on: connection)
         case .changeMembership: changeMembership(frame, for: waiter)
         case .listMembers: listMembers(for: waiter)
@@ -256,7 +262,7 @@ extension Replica {
         var (leases, reads): ([PendingRead], [PendingRead]) = ([], [])
         for read in newReads {
             if isFreshEnough(for: read, now) {
-                stateThread.send(.read(read.query, read.waiter))
+                serve(read)
             } else if read.isLease {
                 leases.append(read)
             } else {
@@ -307,9 +313,18 @@ extension Replica {
         }
         if batch.askedAt > fresh?.askedAt ?? 0 { fresh = (index, batch.askedAt) }
         if index <= dispatched {
-            for read in reads { stateThread.send(.read(read.query, read.waiter)) }
+            for read in reads { serve(read) }
         } else {
             readsWaitingToApply.append((index, reads))
+        }
+    }
+
+    /// Everything that the read may not miss is with the state thread.
+    func serve(_ read: PendingRead) {
+        if read.isBackup {
+            backupWaiters.append((dispatched, read.waiter))
+        } else {
+            stateThread.send(.read(read.query, read.waiter))
         }
     }
 

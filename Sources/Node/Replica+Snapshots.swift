@@ -139,6 +139,53 @@ extension Replica {
         scheduleTurn()
     }
 
+    // MARK: backups
+
+    /// Begins the snapshots of clients whose index is durable by now.
+    func beginBackups() {
+        guard !backupWaiters.isEmpty else { return }
+        let ready = backupWaiters.filter { $0.index <= lastReport.durableIndex }
+        backupWaiters.removeAll { $0.index <= lastReport.durableIndex }
+        for (index, waiter) in ready {
+            withSpool(covering: index) { [unowned self] result in
+                guard let connection = connections[waiter.connection] else { return }
+                guard case .success(let spool) = result else { return refuse(waiter, .corrupt) }
+                backups[connection.id] = spool
+                connection.readsInFlight -= 1
+                let metadata = spool.header.metadata
+                answer(waiter) { $0.writeMultipleIntegers(UInt16(0), metadata.index, metadata.term) }
+                scheduleTurn()
+            }
+        }
+    }
+
+    func readBackup(_ frame: Frame, for waiter: Waiter) {
+        guard let number = frame.body.getInteger(at: frame.body.readerIndex, as: UInt32.self),
+            let spool = backups[waiter.connection]
+        else { return refuse(waiter, .malformed) }
+        spoolUsedAt = core.now
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let loop = loop
+        spool.whenAvailable(number) {
+            loop.execute {
+                guard !this.value.isStopped else { return }
+                this.value.reader.piece(number, of: spool) { this.value.answer($0, for: waiter) }
+            }
+        }
+    }
+
+    private func answer(_ piece: Result<ReaderThread.Piece, SnapshotError>, for waiter: Waiter) {
+        switch piece {
+        case .success(let piece):
+            answer(waiter) { body in
+                body.writeMultipleIntegers(UInt16(0), UInt8(piece.isLast ? 1 : 0))
+                body.writeImmutableBuffer(piece.bytes)
+            }
+        case .failure: refuse(waiter, .corrupt)
+        }
+        scheduleTurn()
+    }
+
     // MARK: receiving
 
     /// Takes in a piece of a leader's snapshot. The state is built beside the present one, by the reader's thread.

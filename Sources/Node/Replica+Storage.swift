@@ -75,7 +75,7 @@ extension Replica {
     func releaseReads() {
         while let next = readsWaitingToApply.first, next.index <= dispatched {
             readsWaitingToApply.removeFirst()
-            for read in next.reads { stateThread.send(.read(read.query, read.waiter)) }
+            for read in next.reads { serve(read) }
         }
     }
 
@@ -94,6 +94,7 @@ extension Replica {
         }
         lastReport.answers = [:]
         continueDraining()
+        beginBackups()
         reclaimIfNeeded()
         raiseVersionIfPossible()
         compactIfDue()

@@ -69,6 +69,10 @@ final class Replica {
     /// When a peer's last transfer broke off.
     var failedTransfers: [PeerID: Nanoseconds] = [:]
 
+    /// Snapshots that clients take, by connection, and those that wait until one can be made that covers an index.
+    var backups: [UInt64: Spool] = [:]
+    var backupWaiters: [(index: Index, waiter: Waiter)] = []
+
     // MARK: requests
 
     var connections: [UInt64: FrameConnection] = [:]
@@ -121,6 +125,8 @@ final class Replica {
         var query: ByteBuffer
         var deadline: Nanoseconds
         var isLease = false
+        /// No query: the client wants a snapshot.
+        var isBackup = false
         /// Of a read that may miss something: the greatest age in milliseconds, 0 for any.
         var ageMax: UInt32?
     }

@@ -31,6 +31,7 @@ package struct ServerOptions: Sendable {
     /// The highest cluster version that this member claims to know.
     package var knownVersion: UInt16
 
+    package static let defaultAddress = Address(host: "127.0.0.1", port: 7400)
     package static let defaultLogTail: UInt64 = 50_000
     package static let defaultReserve: UInt64 = 1 << 30
     package static let defaultSnapshotRate = 100 << 20
@@ -84,8 +85,6 @@ package final class Server {
         case ended
     }
 
-    static let defaultAddress = "127.0.0.1:7400"
-
     private let options: ServerOptions
     private let directory: DataDirectory
     private var identity: Identity
@@ -138,9 +137,9 @@ package final class Server {
             }
         } else {
             if options.cluster.isEmpty {
-                let listen = options.listen ?? Address(Self.defaultAddress)
-                options.id = options.id ?? 1
-                if let id = options.id, let listen { options.cluster = [(id, listen)] }
+                let id = options.id ?? 1
+                options.id = id
+                options.cluster = [(id, options.listen ?? ServerOptions.defaultAddress)]
             } else if options.cluster.count > 1, !options.isBootstrap, !options.isJoin {
                 throw StartError(
                     "\(options.data): is empty. For the first start of a new cluster add --bootstrap on every member; to "

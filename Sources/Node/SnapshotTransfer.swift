@@ -14,7 +14,7 @@ final class SnapshotTransfer {
     private static let piecesInFlightMax: UInt32 = 4
 
     /// A peer that answers no piece for so long is given up.
-    private static let silenceMax = TimeAmount.seconds(20)
+    private static let silenceMax = TimeAmount.seconds(8)
 
     let peer: PeerID
     /// What the snapshot covers at the least: the log must keep what follows.

@@ -124,18 +124,15 @@ package final class LogStore: Sendable {
     package func found(_ identity: Identity, genesis: Configuration) throws(LogError) {
         var identity = identity
         identity.genesis = genesis
-        var record = ByteBuffer()
-        var payload = ByteBuffer()
-        genesis.write(to: &payload)
-        let start = record.beginRecord(.configuration, index: 1, term: 1, length: payload.readableBytes)
-        record.writeImmutableBuffer(payload)
-        record.sealRecord(at: start)
+        let record = Self.record(of: genesis, index: 1, term: 1)
+        var base = ByteBuffer()
+        genesis.write(to: &base)
         do {
             var transaction = try environment.beginWrite()
             try write(identity, &transaction)
             try append(record, at: 1, &transaction)
             try write(HardStateRow(hardState: HardState(term: 1, vote: nil, commit: 1)), &transaction)
-            try writeMeta("base", payload, &transaction)
+            try writeMeta("base", base, &transaction)
             CrashPoint.foundBefore.reach()
             try transaction.commit()
             CrashPoint.foundAfter.reach()
@@ -168,12 +165,7 @@ package final class LogStore: Sendable {
         var row = recovered.row
         let (term, index) = (row.hardState.term + 1, recovered.log.lastIndex + 1)
         row.hardState = HardState(term: term, vote: nil, commit: index)
-        var record = ByteBuffer()
-        var payload = ByteBuffer()
-        configuration.write(to: &payload)
-        let start = record.beginRecord(.configuration, index: index, term: term, length: payload.readableBytes)
-        record.writeImmutableBuffer(payload)
-        record.sealRecord(at: start)
+        let record = Self.record(of: configuration, index: index, term: term)
         do {
             var transaction = try environment.beginWrite()
             try write(identity, &transaction)
@@ -181,6 +173,40 @@ package final class LogStore: Sendable {
             try write(row, &transaction)
             try transaction.commit()
         } catch { throw .store(error.code) }
+    }
+
+    /// Makes the directory that of a new cluster's only member, whose state is that of a snapshot, in the directory
+    /// `state-1`. Its configuration is the entry behind the snapshot, in a new term, as committed.
+    package func restore(
+        _ identity: Identity, _ snapshot: SnapshotMetadata, alone configuration: Configuration
+    ) throws(LogError) {
+        var identity = identity
+        identity.genesis = configuration
+        let (term, index) = (snapshot.term + 1, snapshot.index + 1)
+        var row = HardStateRow(hardState: HardState(term: term, vote: nil, commit: index))
+        (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
+        var base = ByteBuffer()
+        configuration.write(to: &base)
+        let record = Self.record(of: configuration, index: index, term: term)
+        do {
+            var transaction = try environment.beginWrite()
+            try write(identity, &transaction)
+            try append(record, at: index, &transaction)
+            try write(row, &transaction)
+            try writeMeta("base", base, &transaction)
+            CrashPoint.foundBefore.reach()
+            try transaction.commit()
+            CrashPoint.foundAfter.reach()
+        } catch { throw .store(error.code) }
+    }
+
+    private static func record(of configuration: Configuration, index: Index, term: Term) -> ByteBuffer {
+        var (record, payload) = (ByteBuffer(), ByteBuffer())
+        configuration.write(to: &payload)
+        let start = record.beginRecord(.configuration, index: index, term: term, length: payload.readableBytes)
+        record.writeImmutableBuffer(payload)
+        record.sealRecord(at: start)
+        return record
     }
 
     private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {

@@ -1,11 +1,12 @@
 import Deflate
 import FileTree
+import Glibc
 import NIOCore
 import Raft
 import WireProtocol
 
 /// Why a snapshot can't be written or used. Nothing of the present state was touched.
-package enum SnapshotError: Error, Equatable, Sendable {
+package enum SnapshotError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The system's error number.
     case file(Int32)
     /// The state can't be read, or not be written.
@@ -16,6 +17,18 @@ package enum SnapshotError: Error, Equatable, Sendable {
     /// A checksum, a length or the order is wrong.
     case corrupt
     case wrongCluster
+
+    package var description: String {
+        switch self {
+        case .file(let code): "the file can't be read or written: \(String(cString: strerror(code)))"
+        case .state(let error): "the state: \(error)"
+        case .notASnapshot: "not a snapshot of Banyan's"
+        case .unknownFormat(let version):
+            "written by a newer program (version \(version) of the format or of the cluster), which this one can't read"
+        case .corrupt: "damaged: it was cut short or changed; take another copy"
+        case .wrongCluster: "a snapshot of another cluster"
+        }
+    }
 }
 
 /// A snapshot is a file of pieces: a header, chunks, and a trailer. Each piece travels as one frame. Big-endian.

@@ -26,8 +26,8 @@ package final class SnapshotFile {
             return nil
         }
         if isAtStart {
-            isAtStart = false
             var magic = try read(SnapshotHeader.magic.count)
+            isAtStart = false
             guard magic.readableBytesView.elementsEqual(SnapshotHeader.magic) else { throw .notASnapshot }
             // Up to the configuration's length.
             var head = try read(44 - SnapshotHeader.magic.count)

@@ -3,6 +3,11 @@ package struct Address: Hashable, Sendable, CustomStringConvertible {
     package var host: String
     package var port: Int
 
+    package init(host: String, port: Int) {
+        self.host = host
+        self.port = port
+    }
+
     /// Nil unless the text is `host:port`; an IPv6 host stands in brackets.
     package init?(_ text: String) {
         guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),

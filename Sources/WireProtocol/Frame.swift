@@ -29,6 +29,10 @@ package struct Frame: Equatable, Sendable {
         case changeMembership = 22
         /// Who the members are; the answer is a configuration.
         case listMembers = 23
+        /// Begin a snapshot of all that was acknowledged, for this connection. The answer: zero (2), index (8), term (8).
+        case openSnapshot = 24
+        /// A piece of that snapshot, by its number (4). The answer: zero (2), 1 if it is the last (1), the piece.
+        case readSnapshot = 25
 
         case result = 32
         case refusal = 33

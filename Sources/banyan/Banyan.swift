@@ -19,7 +19,7 @@ struct Banyan: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
             MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
-            MemberCommand.self, RecoverCommand.self, LocalCommand.self,
+            MemberCommand.self, SnapshotCommand.self, RecoverCommand.self, LocalCommand.self,
         ])
 
     static func main() async {
@@ -39,7 +39,9 @@ struct Banyan: AsyncParsableCommand {
         }
         guard let command = rest.popFirst() else { return arguments }
         var commands = [command]
-        let groups: [any ParsableCommand.Type] = [MirrorCommand.self, LeaderCommand.self, MemberCommand.self]
+        let groups: [any ParsableCommand.Type] = [
+            MirrorCommand.self, LeaderCommand.self, MemberCommand.self, SnapshotCommand.self,
+        ]
         if groups.contains(where: { $0.configuration.commandName == command }), let direction = rest.popFirst() {
             commands.append(direction)
         }

@@ -45,6 +45,9 @@ struct Banyand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Serve administration over HTTP.", visibility: .hidden)) var admin: String?
     @Option(help: ArgumentHelp("Read these options from a file.", visibility: .hidden)) var config: String?
 
+    @Option(help: "First make the empty directory that of a new cluster, from a file of 'banyan snapshot save'.")
+    var restore: String?
+
     @Option(help: "Where to listen, as HOST:PORT, if not at this member's address in --cluster.")
     var listen: Address?
 
@@ -86,6 +89,11 @@ struct Banyand: AsyncParsableCommand {
         if let id, !cluster.members.isEmpty, !cluster.members.contains(where: { $0.id == id }) {
             throw ValidationError("--id \(id) is not one of the ids of --cluster")
         }
+        if restore != nil, join || bootstrap || !cluster.members.isEmpty {
+            throw ValidationError(
+                "--restore makes a cluster of one, without --cluster, --bootstrap and --join; others come with 'banyan member add'"
+            )
+        }
         if join, bootstrap { throw ValidationError("--join and --bootstrap exclude each other") }
         guard (1...ServerOptions.newestVersion).contains(clusterVersion) else {
             throw ValidationError("--cluster-version must be from 1 to \(ServerOptions.newestVersion)")
@@ -118,6 +126,18 @@ struct Banyand: AsyncParsableCommand {
             data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, isJoin: join, listen: listen,
             logTailMax: logTail, reserve: reserve.bytes, snapshotRate: Int(snapshotRate.bytes),
             knownVersion: clusterVersion)
+        if let restore {
+            let address = listen ?? ServerOptions.defaultAddress
+            do {
+                let contents = try Restore.restore(restore, to: data, id: id ?? 1, address: address)
+                logger.notice(
+                    "restored",
+                    metadata: [
+                        "files": "\(contents.applied.files)", "bytes": "\(contents.applied.bytes)",
+                        "index": "\(contents.metadata.index)",
+                    ])
+            } catch { throw CommandFailure(Self.describe(error)) }
+        }
         let service = ServerService(options: options, loop: loop, logger: logger)
         do {
             try await service.prepare()

@@ -1,0 +1,184 @@
+import ArgumentParser
+import BanyanClient
+import Console
+import Foundation
+import NIOCore
+import Node
+import Snapshots
+
+struct SnapshotCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "snapshot", abstract: "Save the whole tree to a file, and look into such a file.",
+        discussion: """
+            A snapshot holds everything that was acknowledged before the command began, and checks itself: no bit of it can
+            change unnoticed. A new cluster begins from it with
+              banyand --data DIR --restore FILE
+            """,
+        subcommands: [Save.self, Inspect.self])
+
+    private struct Report: Encodable {
+        let file: String
+        let index: UInt64
+        let term: UInt64
+        let cluster: String
+        let clusterVersion: UInt16
+        let files: UInt64
+        let contentBytes: UInt64
+        let fileBytes: Int
+        let digest: String
+
+        enum CodingKeys: String, CodingKey {
+            case file, index, term, cluster, files, digest
+            case clusterVersion = "cluster_version"
+            case contentBytes = "content_bytes"
+            case fileBytes = "file_bytes"
+        }
+
+        init(_ path: String, _ contents: Restore.Contents) throws {
+            file = path
+            index = contents.metadata.index
+            term = contents.metadata.term
+            cluster = String(contents.metadata.configuration.clusterID, radix: 16)
+            clusterVersion = contents.clusterVersion
+            files = contents.applied.files
+            contentBytes = contents.applied.bytes
+            fileBytes = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int ?? 0
+            digest = contents.applied.digest.description
+        }
+
+        var text: String {
+            """
+            \(file): sound; \(files) files, \(contentBytes) bytes, in \(fileBytes) bytes
+            at index    \(index) of term \(term), cluster \(cluster), version \(clusterVersion)
+            digest      \(digest)
+            """
+        }
+    }
+
+    private static func check(_ file: String) throws -> Report {
+        do {
+            return try Report(file, Restore.read(file))
+        } catch let error as SnapshotError {
+            throw CommandFailure("\(file): \(error)", exitCode: error == .file(ENOENT) ? 3 : 1)
+        }
+    }
+
+    struct Save: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Save the whole tree of a running cluster to a file.",
+            discussion: "The file appears whole and checked, or not at all; one that is there is replaced.")
+
+        @OptionGroup var cluster: ClusterOptions
+        @Option(help: "The member to take it from; a follower unless named.") var from: String?
+        @Argument(help: "The file to write.") var file: String
+
+        func run() async throws {
+            let part = PartialFile(of: file)
+            try part.open()
+            let bar = isatty(STDERR_FILENO) == 1 && !cluster.json
+            try await cluster.withClient(file) { client in
+                let address = try await source(client)
+                var bytes = 0
+                try await client.snapshot(of: address) { piece in
+                    try part.write(piece)
+                    bytes += piece.readableBytes
+                    if bar { FileHandle.standardError.write(Data("\r\(bytes >> 20) MiB from \(address) ".utf8)) }
+                }
+                if bar { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
+            }
+            try part.sync()
+            _ = try SnapshotCommand.check(part.path)
+            try part.finish()
+            let report = try SnapshotCommand.check(file)
+            try cluster.show(report, report.text)
+        }
+
+        private func source(_ client: BanyanClient) async throws -> String {
+            if let from { return from }
+            let members = try await client.status().filter { $0.role != "unreachable" }
+            // The leader has enough to do.
+            guard let member = members.first(where: { $0.role == "follower" }) ?? members.first else {
+                throw BanyanError.unreachable
+            }
+            return member.address
+        }
+    }
+
+    struct Inspect: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Read a snapshot file from end to end, check it, and say what it holds.")
+
+        @Flag(help: "Print JSON.") var json = false
+        @Argument(help: "The file.") var file: String
+
+        func run() async throws {
+            let report = try SnapshotCommand.check(file)
+            guard json else { return try Console.print(report.text) }
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            try Console.print(String(decoding: try encoder.encode(report), as: UTF8.self))
+        }
+    }
+}
+
+/// A file that is written beside its place, and takes it when it is whole and durable. What is left unfinished goes, at an
+/// error and at Ctrl-C.
+private final class PartialFile: Sendable {
+    let path: String
+    private let final: String
+    nonisolated(unsafe) private static var unfinished: [CChar] = []
+    nonisolated(unsafe) private var descriptor: Int32 = -1
+
+    init(of final: String) {
+        self.final = final
+        path = final + ".part"
+    }
+
+    deinit {
+        if descriptor >= 0 {
+            close(descriptor)
+            unlink(path)
+        }
+    }
+
+    func open() throws {
+        descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw failure() }
+        Self.unfinished = path.utf8CString.map { $0 }
+        for number in [SIGINT, SIGTERM] {
+            signal(number) { number in
+                // Nothing but system calls may be made here.
+                PartialFile.unfinished.withUnsafeBufferPointer { if let path = $0.baseAddress { unlink(path) } }
+                _exit(128 + number)
+            }
+        }
+    }
+
+    func write(_ bytes: ByteBuffer) throws {
+        let isWritten = bytes.withUnsafeReadableBytes { bytes in
+            var rest = bytes[...]
+            while !rest.isEmpty {
+                let count = Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+                guard count > 0 else { return false }
+                rest = rest.dropFirst(count)
+            }
+            return true
+        }
+        guard isWritten else { throw failure() }
+    }
+
+    func sync() throws {
+        guard fsync(descriptor) == 0 else { throw failure() }
+    }
+
+    func finish() throws {
+        guard rename(path, final) == 0 else { throw failure() }
+        close(descriptor)
+        descriptor = -1
+        let folder = Glibc.open(URL(fileURLWithPath: final).deletingLastPathComponent().path, O_RDONLY | O_CLOEXEC)
+        guard folder >= 0, fsync(folder) == 0 else { throw failure() }
+        close(folder)
+    }
+
+    private func failure() -> CommandFailure { CommandFailure("\(path): \(String(cString: strerror(errno)))") }
+}
