@@ -86,7 +86,8 @@ let package = Package(
         .target(
             name: "Node",
             dependencies: [
-                "Transport", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", "Threads", "CrashPoints",
+                "Transport", "BanyanClient", "RaftLog", "Snapshots", "FileTree", "LMDB", "WireProtocol", "Raft",
+                "Threads", "CrashPoints",
                 nioCore,
                 nioPosix, logging, collections,
             ], swiftSettings: strict),
@@ -149,7 +150,7 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", "banyan-sim", "banyan-powercut",
-                "CrashPoints",
+                "CrashPoints", "FileTree", "LMDB",
                 nioCore, nioPosix,
             ],
             swiftSettings: strict),

@@ -33,10 +33,34 @@ extension BanyanClient {
         try await request(kind, body, address).get()
     }
 
+    /// Has every member that can be reached read all that it keeps. It takes as long as that takes.
+    public func verify() async throws -> [VerificationReport] {
+        let members = try await status()
+        return try await withThrowingTaskGroup(of: VerificationReport.self) { group in
+            for member in members { group.addTask { try await self.verify(member) } }
+            return try await group.reduce(into: []) { $0.append($1) }.sorted { $0.id < $1.id }
+        }
+    }
+
+    private func verify(_ member: MemberReport) async throws -> VerificationReport {
+        guard member.role != "unreachable" else {
+            return VerificationReport(member, Verification(), damage: "it can't be reached")
+        }
+        do {
+            var answer = try await request(.verify, ByteBuffer(), member.address, within: .hours(1)).get()
+            guard let found = Verification(from: &answer) else { throw Self.malformedPiece }
+            return VerificationReport(member, found, damage: found.damage)
+        } catch let error as BanyanError {
+            return VerificationReport(member, Verification(), damage: "it does not answer: \(error)")
+        }
+    }
+
     /// A request to one member, whose answer begins with a result code.
-    private func request(_ kind: Frame.Kind, _ body: ByteBuffer, _ address: String) -> EventLoopFuture<ByteBuffer> {
+    private func request(
+        _ kind: Frame.Kind, _ body: ByteBuffer, _ address: String, within limit: TimeAmount = pieceTimeout
+    ) -> EventLoopFuture<ByteBuffer> {
         let promise = makePromise(of: Frame.self)
-        perform(kind, body, to: address, within: Self.pieceTimeout) {
+        perform(kind, body, to: address, within: limit) {
             promise.completeWith($0.mapError { $0 as any Error })
         }
         return promise.futureResult.flatMapThrowing { frame in
@@ -44,5 +68,35 @@ extension BanyanClient {
             guard body.readInteger(as: UInt16.self) == 0 else { throw Self.malformedPiece }
             return body
         }
+    }
+}
+
+/// What a member found when it read everything that it keeps.
+public struct VerificationReport: Equatable, Sendable {
+    public let id: UInt64
+    public let address: String
+    /// The last command whose effect the state that was read has, and the state's digest there.
+    public let index: UInt64
+    public let digest: String
+    public let rows: UInt64
+    /// Of the rows.
+    public let bytes: UInt64
+    /// How many entries of the log were read.
+    public let entries: UInt64
+    public let seconds: Double
+    /// What is damaged; empty if nothing is.
+    public let damage: String
+
+    init(_ member: MemberReport, _ found: Verification, damage: String) {
+        id = member.id
+        address = member.address
+        index = found.index
+        let digits = String(found.digest, radix: 16)
+        digest = String(repeating: "0", count: 32 - digits.count) + digits
+        rows = found.rows
+        bytes = found.bytes
+        entries = found.lastEntry == 0 ? 0 : found.lastEntry - found.firstEntry + 1
+        seconds = Double(found.milliseconds) / 1000
+        self.damage = damage
     }
 }

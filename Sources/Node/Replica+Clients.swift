@@ -48,6 +48,8 @@ extension Replica {
                 } else {
                     answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
                 }
+            } else if isAlarmed, CommandHeader.needsSpace(frame.body) {
+                refuse(waiter, .corrupt)
             } else if space.isLow, CommandHeader.needsSpace(frame.body) {
                 refuse(waiter, .diskFull)
             } else {
@@ -61,6 +63,7 @@ extension Replica {
             waitingReads[connection.id, default: []].append(
                 PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isBackup: true))
             admitReads(of: connection)
+        case .verify: verify(for: waiter)
         case .readSnapshot: readBackup(frame, for: waiter)
         case .staleRead: staleRead(frame, waiter, deadline, on: connection)
         case .changeMembership: changeMembership(frame, for: waiter)

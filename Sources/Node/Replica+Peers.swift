@@ -102,7 +102,8 @@ extension Replica {
                 for record in records { buffer.writeImmutableBuffer(record) }
             }
         } else {
-            connection.write { message.writeHead(to: &$0, freeBytes: space.own) }
+            let digest = core.role == .leader ? agreedDigest : ownDigests.last
+            connection.write { message.writeHead(to: &$0, freeBytes: space.own, digest: digest) }
         }
         markDirty(connection)
     }
@@ -124,6 +125,7 @@ extension Replica {
         // The recorded address may be out of date: then this is the way back.
         strangers[peer] = connection
         if let bytes = peerMessage.freeBytes { space.told(bytes, by: peer) }
+        if let digest = peerMessage.digest { told(digest, by: peer) }
         // What a leader that is about to be deposed, or just was, wanted sent is of its own log, which the message may change.
         if message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))
@@ -174,7 +176,7 @@ extension Replica {
         if let failure = read.failure {
             guard case .corruptEntry(let index) = failure else { return fatal("\(failure)") }
             if index > core.log.compactedIndex, index <= core.durableIndex, core.role == .leader {
-                return fatal("\(directory): \(failure)")
+                return repair("\(failure)")
             }
         }
         let entries = read.entries

@@ -51,7 +51,7 @@ extension Replica {
             return
         }
         let transfer = SnapshotTransfer(
-            from: core.id, to: peer, term: core.term, floor: lastReport.durableIndex, rate: snapshotRate,
+            from: core.id, to: peer, term: core.term, floor: lastReport.durableIndex, rate: options.snapshotRate,
             reader: reader, loop: loop, ended: { [weak self] in self?.transferEnded($0, isInstalled: $1) })
         transfers[peer] = transfer
         withSpool(covering: core.log.compactedIndex) { [unowned self] result in

@@ -83,6 +83,8 @@ extension Replica {
         guard !isStopped else { return }
         lastReport = report
         if let bytes = report.freeBytes { space.measured(bytes) }
+        if !report.digests.isEmpty { remember(report.digests) }
+        if let damage = report.damage { repair("\(damage)") }
         step(.applied(report.applied.index))
         for (id, answer) in report.answers {
             guard let connection = connections[id] else { continue }

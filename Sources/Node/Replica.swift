@@ -15,6 +15,7 @@ import WireProtocol
 final class Replica {
     let loop: any EventLoop
     let identity: Identity
+    let options: ServerOptions
     let logger: Logger
     /// Called when this member can't go on.
     let fatal: @Sendable (String) -> Void
@@ -46,7 +47,6 @@ final class Replica {
 
     // MARK: snapshots
 
-    let directory: String
     var tail: LogTail
     /// The state in use lives in the directory of this number.
     var stateNumber: UInt64
@@ -64,14 +64,28 @@ final class Replica {
     /// Who waits for one, and what it must cover.
     var spoolRequests: [(index: Index, use: (Result<Spool, SnapshotError>) -> Void)] = []
     var progressToldAt: Nanoseconds = 0
-    /// Bytes of snapshots a second, to each peer.
-    let snapshotRate: Int
     /// When a peer's last transfer broke off.
     var failedTransfers: [PeerID: Nanoseconds] = [:]
 
     /// Snapshots that clients take, by connection, and those that wait until one can be made that covers an index.
     var backups: [UInt64: Spool] = [:]
     var backupWaiters: [(index: Index, waiter: Waiter)] = []
+
+    // MARK: damage
+
+    let scrubber: ScrubThread
+    var isScrubbing = false
+    var scrubbedAt: Nanoseconds
+    /// Called when this member has to begin anew, to be repaired.
+    let restart: @Sendable (String) -> Void
+    var isRepairing = false
+    var toldDamage = ""
+    /// What the state's digest was at indexes that all members remember: here, on the others, and on a majority.
+    var ownDigests: Deque<(index: Index, digest: UInt128)> = []
+    var peerDigests: [PeerID: (index: Index, digest: UInt128)] = [:]
+    var agreedDigest: (index: Index, digest: UInt128)?
+    /// No majority agrees on the state.
+    var isAlarmed = false
 
     // MARK: requests
 
@@ -105,8 +119,7 @@ final class Replica {
     var isStopped = false
     /// The command that raises the cluster version.
     var raising: Index?
-    /// The highest cluster version that this program knows, and those of the peers that are connected.
-    let knownVersion: UInt16
+    /// The highest cluster versions that the peers that are connected know.
     var knownVersions: [PeerID: UInt16] = [:]
     /// Changes of membership that are not committed yet, by the index of their entry.
     var membershipWaiters: [(index: Index, waiter: Waiter)] = []
@@ -145,32 +158,49 @@ final class Replica {
         var askedAt: Nanoseconds
     }
 
+    /// The member's threads beside the loop's own.
+    struct Threads {
+        let logWriter: LogWriter
+        let stateThread: StateThread
+        let reader: ReaderThread
+        let spooler: SpoolThread
+        let scrubber: ScrubThread
+    }
+
+    /// - Parameters:
+    ///   - fatal: called when this member can't go on.
+    ///   - restart: called when its process must begin anew, to be repaired.
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
-        tail: LogTail, logWriter: LogWriter, stateThread: StateThread, reader: ReaderThread, spooler: SpoolThread,
-        directory: String, snapshotRate: Int,
-        knownVersion: UInt16, reserve: UInt64, logger: Logger, fatal: @escaping @Sendable (String) -> Void
+        tail: LogTail, threads: Threads, options: ServerOptions, logger: Logger,
+        fatal: @escaping @Sendable (String) -> Void, restart: @escaping @Sendable (String) -> Void
     ) {
         self.fatal = fatal
-        space = DiskSpace(reserve: reserve)
-        self.knownVersion = knownVersion
+        self.restart = restart
+        self.options = options
         self.loop = loop
         self.identity = identity
         self.core = core
-        self.logWriter = logWriter
-        self.stateThread = stateThread
         self.logger = logger
-        self.reader = reader
-        self.spooler = spooler
-        self.snapshotRate = snapshotRate
-        self.directory = directory
+        logWriter = threads.logWriter
+        stateThread = threads.stateThread
+        reader = threads.reader
+        spooler = threads.spooler
+        scrubber = threads.scrubber
+        space = DiskSpace(reserve: options.reserve)
         self.tail = tail
         self.stateNumber = stateNumber
         lastStateNumber = stateNumber
         windowFirst = core.log.lastIndex + 1
         dispatched = report.applied.index
         lastReport = report
+        scrubbedAt = Clock.now
     }
+
+    /// Of the member's data.
+    var directory: String { options.data }
+    /// The highest cluster version that this program knows.
+    var knownVersion: UInt16 { options.knownVersion }
 
     func start() {
         adoptConfiguration()
@@ -187,6 +217,7 @@ final class Replica {
         warnIfRemoved()
         decideOnSpace()
         tendSnapshots()
+        scrubIfDue()
         continueDraining()
         stateThread.send(.tick)
         scheduleTurn()
@@ -205,7 +236,9 @@ final class Replica {
     }
 
     /// To be called off the loop, after `stop`.
-    var threads: [@Sendable () -> Void] { [logWriter.close, stateThread.close, reader.close, spooler.close] }
+    var closeThreads: [@Sendable () -> Void] {
+        [logWriter.close, stateThread.close, reader.close, spooler.close, scrubber.close]
+    }
 
     // MARK: a turn
 

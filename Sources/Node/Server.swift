@@ -1,4 +1,5 @@
 import FileTree
+import LMDB
 import Glibc
 import Logging
 import NIOCore
@@ -25,6 +26,9 @@ package struct ServerOptions: Sendable {
 
     /// Bytes of snapshots a second, to each member that needs one.
     package var snapshotRate: Int
+    /// Bytes that the background scrub reads in a second, and nanoseconds from one round of it to the next, 0 for none.
+    package var scrubRate = 64 << 20
+    package var scrubInterval: UInt64 = 3_600_000_000_000
     /// Puts are refused when fewer bytes than this are free on the leader's disk, or on those of a majority.
     package var reserve: UInt64
 
@@ -79,6 +83,8 @@ package final class Server {
         case waiting(Bootstrap)
         /// Until a cluster's leader takes this member in.
         case joining
+        /// A sound copy is being taken from the others.
+        case repairing
         /// The state is being opened.
         case starting
         case running(Replica)
@@ -92,19 +98,25 @@ package final class Server {
     private let loop: any EventLoop
     private let logger: Logger
     private let fatal: @Sendable (String) -> Void
+    private let restart: @Sendable (String) -> Void
     private var phase = Phase.ended
     /// What the log held when this member started; taken once.
     private var recovered: LogStore.Recovered?
+    private var repairing: Task<Void, Never>?
     private var port: (any Channel)?
     private var lastConnection: UInt64 = 0
     private var connections: [UInt64: FrameConnection] = [:]
 
     /// Opens the directory and decides who this member is. Nothing runs yet.
     ///
-    /// - Parameter fatal: called when the member can't go on: its disk failed, or it was refused for good.
+    /// - Parameters:
+    ///   - fatal: called when the member can't go on: its disk failed, or it was refused for good.
+    ///   - restart: called when the process must begin anew, with this directory: it has to be, or was, repaired.
     package init(
-        _ options: ServerOptions, on loop: any EventLoop, logger: Logger, fatal: @escaping @Sendable (String) -> Void
+        _ options: ServerOptions, on loop: any EventLoop, logger: Logger, fatal: @escaping @Sendable (String) -> Void,
+        restart: @escaping @Sendable (String) -> Void
     ) throws {
+        self.restart = restart
         var options = options
         directory = try DataDirectory(path: options.data)
         let stored = try directory.store.identity()
@@ -162,9 +174,18 @@ package final class Server {
         }
         let memberID = identity.memberID
         if identity.genesis != nil {
-            do { recovered = try directory.store.recover() } catch { throw StartError("\(options.data): \(error)") }
+            do throws(LogError) {
+                if !Repair.isMarked(options.data) { recovered = try directory.store.recover() }
+            } catch {
+                guard case .corruptEntry = error, options.cluster.count > 1 else {
+                    throw StartError("\(options.data): \(error)")
+                }
+                try Repair.mark(options.data, "\(error)")
+                logger.error("damaged", metadata: ["damage": "\(error)"])
+            }
         }
-        let configuration = recovered?.log.configuration ?? identity.genesis
+        let configuration =
+            recovered?.log.configuration ?? (try? directory.store.damaged())?.configuration ?? identity.genesis
         let recorded = configuration?.member(PeerID(identity.incarnation)).flatMap { Address($0.address) }
         let configured = recorded ?? options.cluster.first { $0.id == memberID }?.address
         guard let address = options.listen ?? configured else {
@@ -189,7 +210,9 @@ package final class Server {
 
     private func started(_ channel: any Channel) throws {
         port = channel
-        if identity.genesis != nil {
+        if Repair.isMarked(options.data) {
+            repair()
+        } else if identity.genesis != nil {
             try run()
         } else if identity.isJoining {
             phase = .joining
@@ -207,6 +230,20 @@ package final class Server {
                 complete: { [unowned self] in try found(members: $0) }, fatal: fatal)
             phase = .waiting(bootstrap)
             bootstrap.start()
+        }
+    }
+
+    /// Takes no part in the cluster before its copy is sound.
+    private func repair() {
+        phase = .repairing
+        logger.notice("taking a sound copy from the other members")
+        let repair = Repair(options: options, store: directory.store, identity: identity, logger: logger)
+        let (fatal, restart) = (fatal, restart)
+        repairing = Task {
+            do {
+                try await repair.run()
+                restart("repaired")
+            } catch is CancellationError {} catch { fatal("\(error)") }
         }
     }
 
@@ -266,11 +303,26 @@ package final class Server {
             report: { report in loop.execute { this.value.replica?.reported(report) } },
             failed: { error in
                 opened.fail(error)
-                fatal("the state can't be used: \(error)")
+                loop.execute { this.value.stateFailed(error, others: recovered.log.configuration.members.count - 1) }
             })
         opened.futureResult.whenSuccess { report in
             this.value.run(recovered, report, logWriter, stateThread, since: started)
         }
+    }
+
+    /// A damaged state is replaced; a disk that fails ends the process.
+    private func stateFailed(_ error: StateError, others: Int) {
+        let isDamage: Bool =
+            switch error {
+            case .corruptRow, .wrongDigest: true
+            // LMDB's own: a page of the wrong kind, or no LMDB file at all.
+            case .store(let code): code < 0 && code != LMDBError.mapFull.code
+            case .unknownFormat, .wrongIndex: false
+            }
+        guard isDamage, others > 0 else { return fatal("the state can't be used: \(error)") }
+        if let replica { return replica.repair("\(error)") }
+        do { try Repair.mark(options.data, "\(error)") } catch { return fatal("\(error)") }
+        restart("the state is damaged: \(error)")
     }
 
     private func run(
@@ -287,14 +339,15 @@ package final class Server {
         let core = RaftCore(
             id: PeerID(identity.incarnation), hardState: recovered.row.hardState, log: recovered.log,
             applied: applied.index, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
+        let threads = Replica.Threads(
+            logWriter: logWriter, stateThread: stateThread,
+            reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
+            spooler: SpoolThread(directory: directory.path, loop: loop),
+            scrubber: ScrubThread(log: directory.store, loop: loop))
         let replica = Replica(
             loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
-            tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), logWriter: logWriter,
-            stateThread: stateThread,
-            reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
-            spooler: SpoolThread(directory: directory.path, loop: loop), directory: directory.path,
-            snapshotRate: options.snapshotRate, knownVersion: options.knownVersion, reserve: options.reserve,
-            logger: logger, fatal: fatal)
+            tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), threads: threads,
+            options: options, logger: logger, fatal: fatal, restart: restart)
         logger.info(
             "recovered",
             metadata: [
@@ -328,12 +381,13 @@ package final class Server {
         switch old {
         case .running(let replica):
             replica.stop()
-            let threads = replica.threads
+            let threads = replica.closeThreads
             return { for close in threads { close() } }
         case .waiting(let bootstrap):
             bootstrap.stop()
             return {}
-        case .joining, .starting, .ended:
+        case .joining, .repairing, .starting, .ended:
+            repairing?.cancel()
             return {}
         }
     }
@@ -398,7 +452,7 @@ package final class Server {
             try takeIn(configuration)
         // Every lane of every member brings the first entry, until this member's hello says that it has it.
         case (.peer, .running) where frame.kind == .genesis: break
-        case (.peer, .waiting), (.peer, .joining), (.peer, .starting), (.peer, .ended): break
+        case (.peer, .waiting), (.peer, .joining), (.peer, .repairing), (.peer, .starting), (.peer, .ended): break
         case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
         }
     }

@@ -22,6 +22,10 @@ struct Waiter: Sendable {
 struct StateReport: Sendable {
     var applied: Applied
     var durableIndex: Index
+    /// What the digest was at indexes that all members remember.
+    var digests: [(index: Index, digest: UInt128)] = []
+    /// A row that was read, and is damaged.
+    var damage: StateError?
     /// What the disk has room for, when that was measured anew.
     var freeBytes: UInt64?
     /// Where snapshots are made from.
@@ -154,6 +158,8 @@ private final class Executor {
         send(report)
         report.answers = [:]
         report.freeBytes = nil
+        report.damage = nil
+        report.digests = []
         answerBytes = 0
     }
 
@@ -214,6 +220,7 @@ private final class Executor {
         } catch {
             // A rotten row is never served; the tree goes on with the rows that are sound.
             guard case .corruptRow = error else { throw error }
+            report.damage = error
             var answers = report.answers.removeValue(forKey: waiter.connection) ?? StateReport.Answers()
             Refusal(.corrupt).write(to: &answers.frames, requestID: waiter.requestID)
             answers.count += 1
@@ -239,10 +246,16 @@ private final class Executor {
 
     /// The disk is looked after once in so many commands, and between any two pieces of work.
     private static let commandsBetweenFlushChecks: Index = 32
+    /// All members remember their digests at the same indexes.
+    private static let indexesBetweenDigests: Index = 4096
     /// Shorter rests gather: a system can't rest for less with any precision.
     private static let restMin: Nanoseconds = 1_000_000
 
     private func keepUpNowAndThen() throws(StateError) {
+        let applied = tree.applied
+        if applied.index % Self.indexesBetweenDigests == 0 {
+            report.digests.append((applied.index, applied.digest.value))
+        }
         let every = Self.commandsBetweenFlushChecks
         if tree.applied.index % every == 0 { try keepUp(after: every) }
     }

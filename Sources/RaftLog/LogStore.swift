@@ -252,6 +252,85 @@ package final class LogStore: Sendable {
         return Recovered(row: row, log: log)
     }
 
+    // MARK: repair
+
+    /// What is left of a log that can't be read through.
+    package struct Damaged: Sendable {
+        package var row: HardStateRow
+        /// At the compacted index.
+        package var configuration: Configuration
+    }
+
+    /// - Throws: `unreadableHardState` when nobody knows what this member promised.
+    package func damaged() throws(LogError) -> Damaged {
+        guard var hardRow = try readMeta("hard"), let row = HardStateRow(from: &hardRow),
+            var base = try readMeta("base"), let configuration = Configuration(from: &base)
+        else { throw .unreadableHardState }
+        return Damaged(row: row, configuration: configuration)
+    }
+
+    /// Lets the log begin behind `snapshot`, whose state is durable in the directory of `stateNumber`. The sound tail behind
+    /// it stays, if it goes on from the snapshot: it may have been acknowledged.
+    ///
+    /// - Returns: false, and nothing is changed, when there is damage in that tail: a later snapshot is needed.
+    package func repair(with snapshot: SnapshotMetadata, stateNumber: UInt64) throws(LogError) -> Bool {
+        var row = try damaged().row
+        guard snapshot.index >= row.compactedIndex else { return false }
+        let last = max(try lastKept() ?? 0, row.compactedIndex)
+        var keepsTail = false
+        if last >= snapshot.index, snapshot.index > row.compactedIndex {
+            var read = snapshot.index - 1
+            var joins = false
+            do throws(LogError) {
+                try scan(from: snapshot.index) { entry in
+                    if entry.header.index == snapshot.index { joins = entry.header.term == snapshot.term }
+                    read = entry.header.index
+                    return true
+                }
+            } catch {
+                guard case .corruptEntry = error else { throw error }
+            }
+            guard read >= last else { return false }
+            keepsTail = joins
+        } else if snapshot.index == row.compactedIndex {
+            // The log was read through, or the same damage is met behind it.
+            do throws(LogError) { try scan(from: snapshot.index + 1) { _ in true } } catch {
+                guard case .corruptEntry = error else { throw error }
+                return false
+            }
+            keepsTail = true
+        }
+        (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
+        row.stateNumber = stateNumber
+        row.hardState.commit = max(keepsTail ? row.hardState.commit : 0, snapshot.index)
+        row.hardState.term = max(row.hardState.term, snapshot.term)
+        var base = ByteBuffer()
+        snapshot.configuration.write(to: &base)
+        do {
+            var transaction = try environment.beginWrite()
+            if !keepsTail, last > snapshot.index {
+                for index in snapshot.index + 1...last {
+                    try transaction.delete(Self.key(index).span.bytes, in: entries)
+                }
+            }
+            try write(row, &transaction)
+            try writeMeta("base", base, &transaction)
+            CrashPoint.repairBefore.reach()
+            try transaction.commit()
+            CrashPoint.repairAfter.reach()
+        } catch { throw .store(error.code) }
+        return true
+    }
+
+    private func lastKept() throws(LogError) -> Index? {
+        do throws(LMDBError) {
+            let transaction = try environment.beginRead()
+            var cursor = try transaction.cursor(entries)
+            guard try cursor.last(), cursor.key.byteCount == 10 else { return nil }
+            return UInt64(bigEndian: unsafe cursor.key.unsafeLoadUnaligned(fromByteOffset: 2, as: UInt64.self))
+        } catch { throw .store(error.code) }
+    }
+
     /// Visits the entries from `first` on until `visit` answers false.
     package func scan(from first: Index, _ visit: (EntryRecord) -> Bool) throws(LogError) {
         var failure: LogError?

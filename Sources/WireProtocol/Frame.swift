@@ -33,6 +33,8 @@ package struct Frame: Equatable, Sendable {
         case openSnapshot = 24
         /// A piece of that snapshot, by its number (4). The answer: zero (2), 1 if it is the last (1), the piece.
         case readSnapshot = 25
+        /// Read all that the member keeps, and say what is damaged: see `Verification`.
+        case verify = 26
 
         case result = 32
         case refusal = 33

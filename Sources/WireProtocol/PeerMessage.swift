@@ -17,20 +17,29 @@ import Raft
 ///     12 vote, as the leader wants it     last index (8), last term (8)
 ///     13 timeout now
 ///
-/// Free bytes (8): what the sender's disk has room for, after the answer itself; absent when it does not say.
+/// Free bytes (8): what the sender's disk has room for, after the answer itself; absent when it does not say. Behind them,
+/// and behind a heartbeat, may stand an index (8) and the digest (16) that the state had there: of an answer the sender's
+/// own, of a heartbeat the one that a majority had.
 package struct PeerMessage: Sendable {
     package var message: Message
     /// The records of an append, in the order of its entries.
     package var records: ByteBuffer?
     /// What an answer says of its sender's disk.
     package var freeBytes: UInt64?
+    /// What the state's digest was at an index: the sender's, or of a heartbeat a majority's.
+    package var digest: (index: Index, digest: UInt128)?
 }
 
 extension Message {
     /// Writes the message; the records of an append must follow, `recordBytes` in all, in this or in other buffers.
     ///
-    /// - Parameter freeBytes: what an answer says of this member's disk.
-    package func writeHead(to buffer: inout ByteBuffer, recordBytes: Int = 0, freeBytes: UInt64? = nil) {
+    /// - Parameters:
+    ///   - freeBytes: what an answer says of this member's disk.
+    ///   - digest: what an answer to a leader or a leader's heartbeat says of the state.
+    package func writeHead(
+        to buffer: inout ByteBuffer, recordBytes: Int = 0, freeBytes: UInt64? = nil,
+        digest: (index: Index, digest: UInt128)? = nil
+    ) {
         let start = buffer.beginFrame(.peerMessage)
         buffer.writeMultipleIntegers(from.rawValue, to.rawValue, term)
         switch body {
@@ -54,12 +63,20 @@ extension Message {
             preconditionFailure("a snapshot announces itself by its chunks")
         }
         if let freeBytes, isAnswerToLeader { buffer.writeInteger(freeBytes) }
+        if let digest, isHeartbeat || (isAnswerToLeader && freeBytes != nil) {
+            buffer.writeMultipleIntegers(digest.index, digest.digest)
+        }
         buffer.endFrame(at: start, extra: recordBytes)
     }
 }
 
 extension Message {
     /// Goes back to a leader often, and so carries what a leader should know of its members.
+    fileprivate var isHeartbeat: Bool {
+        if case .heartbeat = body { return true }
+        return false
+    }
+
     fileprivate var isAnswerToLeader: Bool {
         switch body {
         case .appendResponse, .heartbeatResponse: true
@@ -80,6 +97,9 @@ extension PeerMessage {
         // What is left of the body is an append's records.
         if case .append = content { records = body }
         if message.isAnswerToLeader { freeBytes = body.readInteger() }
+        if message.isAnswerToLeader || message.isHeartbeat {
+            digest = body.readMultipleIntegers(as: (UInt64, UInt128).self).map { ($0, $1) }
+        }
     }
 
     /// No term or index of a sound member comes near it; beyond, arithmetic on them could overflow.

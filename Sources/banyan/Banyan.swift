@@ -19,7 +19,7 @@ struct Banyan: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
             MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
-            MemberCommand.self, SnapshotCommand.self, RecoverCommand.self, LocalCommand.self,
+            MemberCommand.self, VerifyCommand.self, SnapshotCommand.self, RecoverCommand.self, LocalCommand.self,
         ])
 
     static func main() async {

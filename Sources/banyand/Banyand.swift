@@ -68,6 +68,17 @@ struct Banyand: AsyncParsableCommand {
     var snapshotRate: ByteSize = ByteSize(bytes: UInt64(ServerOptions.defaultSnapshotRate))
 
     @Option(
+        name: .customLong("scrub-rate"),
+        help: ArgumentHelp(
+            "Read at most so much in a second of what is kept, in search of damage.", valueName: "size"))
+    var scrubRate = ByteSize(bytes: 64 << 20)
+
+    @Option(
+        name: .customLong("scrub-interval"),
+        help: ArgumentHelp("Seconds from one search for damage to the next; 0: never.", valueName: "seconds"))
+    var scrubInterval: UInt32 = 3600
+
+    @Option(
         name: .customLong("cluster-version"),
         help: "Act as a program that knows this cluster version and no later one: to rehearse an upgrade.")
     var clusterVersion: UInt16 = ServerOptions.newestVersion
@@ -80,7 +91,10 @@ struct Banyand: AsyncParsableCommand {
     @Option(name: .customLong("log-format"), help: "Log lines as text for people or as JSON objects.")
     var logFormat = LogFormat.text
 
-    static func main() async { await Console.run(Self.self) }
+    static func main() async {
+        _ = ServerService.inherited
+        await Console.run(Self.self)
+    }
 
     func validate() throws {
         if join, cluster.members.count < 2 {
@@ -122,10 +136,12 @@ struct Banyand: AsyncParsableCommand {
         if let id { logger[metadataKey: "member"] = "\(id)" }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
-        let options = ServerOptions(
+        var options = ServerOptions(
             data: data, id: id, cluster: cluster.members, isBootstrap: bootstrap, isJoin: join, listen: listen,
             logTailMax: logTail, reserve: reserve.bytes, snapshotRate: Int(snapshotRate.bytes),
             knownVersion: clusterVersion)
+        options.scrubRate = Int(scrubRate.bytes)
+        options.scrubInterval = UInt64(scrubInterval) * 1_000_000_000
         if let restore {
             let address = listen ?? ServerOptions.defaultAddress
             do {
@@ -169,14 +185,42 @@ final class ServerService: Service {
         self.loop = loop
         self.logger = logger
         server = loop.submit {
-            let server = try Server(options, on: loop, logger: logger) { reason in
-                logger.critical("this member stops", metadata: ["reason": "\(reason)"])
-                Console.complain("banyand", reason)
-                // Nothing is left to be saved: what was not synced was not acknowledged.
-                exit(1)
-            }
+            let server = try Server(
+                options, on: loop, logger: logger,
+                fatal: { reason in
+                    logger.critical("this member stops", metadata: ["reason": "\(reason)"])
+                    Console.complain("banyand", reason)
+                    // Nothing is left to be saved: what was not synced was not acknowledged.
+                    exit(1)
+                },
+                restart: { reason in
+                    logger.notice("starting again", metadata: ["reason": "\(reason)"])
+                    // On the loop, which so takes in no connection that nobody would answer.
+                    loop.execute { Self.startAgain() }
+                })
             return NIOLoopBound(server, eventLoop: loop)
         }
+    }
+
+    private static let descriptorsMax = Int32(clamping: min(sysconf(Int32(_SC_OPEN_MAX)), 65_536))
+    /// What was open when the process began: whoever started it may watch it by that.
+    static let inherited = Set((3..<descriptorsMax).filter { fcntl($0, F_GETFD) >= 0 })
+
+    /// The same program takes this one's place, in the same process: it begins with what is on the disk, as after a crash.
+    private static func startAgain() -> Never {
+        for descriptor in 3..<Self.descriptorsMax where !Self.inherited.contains(descriptor) {
+            _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        }
+        var arguments = CommandLine.arguments
+        // Done already.
+        if let position = arguments.firstIndex(where: { $0 == "--restore" }) {
+            arguments.removeSubrange(position..<min(position + 2, arguments.count))
+        }
+        arguments.removeAll { $0.hasPrefix("--restore=") }
+        var pointers = arguments.map { strdup($0) } + [nil]
+        execv("/proc/self/exe", &pointers)
+        Console.complain("banyand", "can't start again: \(String(cString: strerror(errno)))")
+        exit(1)
     }
 
     /// Opens the directory and the port.

@@ -1,0 +1,141 @@
+import Glibc
+import Logging
+import NIOCore
+import Raft
+import WireProtocol
+
+/// Looking for damage, and what follows from it.
+///
+/// A member that finds its copy damaged leads and votes no more, until it has another copy from the others: see `Repair`.
+extension Replica {
+    /// Begins the next round of the background scrub when it is due.
+    func scrubIfDue() {
+        guard options.scrubInterval > 0, !isScrubbing, core.now - scrubbedAt >= options.scrubInterval else { return }
+        scrub(rate: options.scrubRate) { _ in }
+    }
+
+    func verify(for waiter: Waiter) {
+        scrub(rate: nil) { [self] found in
+            answer(waiter) { body in
+                body.writeInteger(UInt16(0))
+                found.write(to: &body)
+            }
+            scheduleTurn()
+        }
+    }
+
+    private func scrub(rate: Int?, then told: @escaping (Verification) -> Void) {
+        isScrubbing = true
+        let this = NIOLoopBound((self, told), eventLoop: loop)
+        let (first, last) = (core.log.compactedIndex + 1, core.durableIndex)
+        let environment = lastReport.durableIndex > 0 ? lastReport.environment : nil
+        scrubber.scrub(environment, entries: first <= last ? first...last : nil, rate: rate) { found in
+            let (replica, told) = this.value
+            guard !replica.isStopped else { return }
+            let checked = replica.checked(found)
+            told(checked)
+            // Who asked gets the answer first.
+            if !checked.damage.isEmpty { replica.repairSoon(checked.damage) }
+        }
+    }
+
+    private func repairSoon(_ damage: String) {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: .milliseconds(50)) { this.value.repair(damage) }
+    }
+
+    private func checked(_ found: Verification) -> Verification {
+        isScrubbing = false
+        scrubbedAt = core.now
+        var found = found
+        // An entry that was compacted meanwhile is no loss.
+        if found.damagedEntry > 0, found.damagedEntry <= core.log.compactedIndex {
+            found.damage = found.damage.split(separator: "; ").filter { !$0.hasPrefix("log entry") }.joined(
+                separator: "; ")
+            found.damagedEntry = 0
+        }
+        if found.damage.isEmpty {
+            logger.info(
+                "scrubbed",
+                metadata: [
+                    "rows": "\(found.rows)", "mib": "\(found.bytes >> 20)",
+                    "entries": "\(found.lastEntry - min(found.lastEntry, found.firstEntry))",
+                    "seconds": "\(found.milliseconds / 1000)",
+                ])
+        }
+        return found
+    }
+
+    // MARK: digests
+
+    /// Remembers the state's digest at indexes that all members remember, and has them compared.
+    func remember(_ digests: [(index: Index, digest: UInt128)]) {
+        for digest in digests { ownDigests.append(digest) }
+        while ownDigests.count > Self.digestsMax { ownDigests.removeFirst() }
+        for digest in digests { compare(digest.index) }
+    }
+
+    private static let digestsMax = 16
+
+    /// What a follower says that its state was.
+    func told(_ digest: (index: Index, digest: UInt128), by peer: PeerID) {
+        guard core.role == .leader else { return judge(digest) }
+        guard peerDigests[peer]?.index ?? 0 < digest.index else { return }
+        peerDigests[peer] = digest
+        compare(digest.index)
+    }
+
+    /// A leader that has heard what a majority's state was at this index knows whose is wrong.
+    private func compare(_ index: Index) {
+        guard core.role == .leader, let own = ownDigests.first(where: { $0.index == index }) else { return }
+        let voters = core.configuration.members.filter { !$0.isLearner }.map(\.peer)
+        let heard = voters.compactMap {
+            $0 == core.id ? own.digest : peerDigests[$0].flatMap { $0.index == index ? $0.digest : nil }
+        }
+        guard let agreed = heard.first(where: { digest in heard.count { $0 == digest } > voters.count / 2 }) else {
+            // All have been heard, and no majority agrees: nobody can tell who is right.
+            if heard.count == voters.count, heard.count > 1 { alarm(index) }
+            return
+        }
+        agreedDigest = (index, agreed)
+        if own.digest != agreed { judge((index, agreed)) }
+    }
+
+    private func alarm(_ index: Index) {
+        guard !isAlarmed else { return }
+        isAlarmed = true
+        logger.critical(
+            "the members' states differ, and no majority agrees: puts are refused; save a snapshot of each, restore one",
+            metadata: ["index": "\(index)"])
+    }
+
+    /// Compares what a majority had at an index with what this member had there.
+    private func judge(_ agreed: (index: Index, digest: UInt128)) {
+        guard let own = ownDigests.first(where: { $0.index == agreed.index }), own.digest != agreed.digest else {
+            return
+        }
+        repair("\(Repair.divergence): at index \(own.index)")
+    }
+
+    // MARK: repair
+
+    /// This member's copy is damaged. With others to take a new one from, it ends, and begins again by taking it.
+    func repair(_ damage: String) {
+        guard !isRepairing else { return }
+        let others = core.configuration.members.filter { !$0.isLearner && $0.peer != core.id }
+        guard !others.isEmpty else {
+            // What is sound is still served; what is not is refused when it is read.
+            if toldDamage != damage {
+                logger.critical(
+                    "damaged, and no other member has a copy: restore a backup", metadata: ["damage": "\(damage)"])
+            }
+            toldDamage = damage
+            return
+        }
+        isRepairing = true
+        logger.error("damaged: a sound copy will be taken from the others", metadata: ["damage": "\(damage)"])
+        do { try Repair.mark(directory, damage) } catch { return fatal("\(error)") }
+        // Who asked gets the answer, and another member leads on.
+        drain { [restart] in restart("to be repaired: \(damage)") }
+    }
+}

@@ -1,0 +1,180 @@
+import BanyanClient
+import Foundation
+import NIOCore
+import Testing
+
+@testable import FileTree
+@testable import LMDB
+
+/// Bits flip in members' files, rows vanish, states differ: it is found, never served, and repaired from the others.
+@Suite("Damage", .serialized)
+struct DamageTests {
+    private static let marker = "a-content-that-stands-nowhere-else"
+
+    /// Three members whose trees hold the marker as one file's content, and all of which have everything.
+    private func cluster() async throws -> TestCluster {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        for number in 0..<100 { _ = try await client.put("/d/\(number)", Array("content \(number)".utf8)) }
+        _ = try await client.put("/d/marked", Array(Self.marker.utf8))
+        try await Self.waitUntilEqual(cluster, client)
+        await client.close()
+        return cluster
+    }
+
+    private static func waitUntilEqual(_ cluster: TestCluster, _ client: BanyanClient) async throws {
+        var seen: [MemberReport] = []
+        let isEqual = await cluster.condition {
+            let members = try await client.status()
+            seen = members
+            return members.count == 3 && Set(members.map(\.appliedIndex)).count == 1
+                && Set(members.map(\.digest)).count == 1
+        }
+        #expect(isEqual, "the members do not agree: \(seen)")
+    }
+
+    /// Flips a bit in the midst of each copy of the marker in the file, and answers with how many there were.
+    private func flip(_ path: String) throws -> Int {
+        let file = try FileHandle(forUpdating: URL(fileURLWithPath: path))
+        defer { try? file.close() }
+        let content = try Data(contentsOf: URL(fileURLWithPath: path))
+        var flipped = 0
+        var rest = content.startIndex..<content.endIndex
+        while let found = content.range(of: Data(Self.marker.utf8), in: rest) {
+            let position = found.lowerBound + 7
+            try file.seek(toOffset: UInt64(position))
+            try file.write(contentsOf: Data([content[position] ^ 0x10]))
+            flipped += 1
+            rest = found.upperBound..<content.endIndex
+        }
+        return flipped
+    }
+
+    private func waitUntilRepaired(_ cluster: TestCluster, _ member: Int) async throws {
+        let isRepaired = await cluster.condition { try cluster.log(member).contains("repaired") }
+        #expect(isRepaired, "member \(member) was not repaired; see \(cluster.folder.path)")
+        let client = cluster.client()
+        try await Self.waitUntilEqual(cluster, client)
+        let own = BanyanClient(nodes: [cluster.addresses[member - 1]], timeout: .seconds(10))
+        #expect(try await own.get("/d/marked", .stale(maximumAge: nil)).content == Array(Self.marker.utf8))
+        await own.close()
+        #expect(try await client.get("/d/99").content == Array("content 99".utf8))
+        let isSound = await cluster.condition {
+            try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0
+        }
+        #expect(isSound)
+        await client.close()
+    }
+
+    @Test("a bit that flipped in a stopped member's state is never served, and the state is replaced")
+    func stateOfStoppedMember() async throws {
+        let cluster = try await cluster()
+        let member = try await cluster.leader() % 3 + 1
+        try cluster.signal(member, SIGTERM)
+        #expect(try flip(cluster.directory(member) + "/state-1/data.mdb") > 0)
+        try cluster.start(member)
+        let own = BanyanClient(nodes: [cluster.addresses[member - 1]], timeout: .seconds(2))
+        _ = await cluster.condition {
+            if let answer = try? await own.get("/d/marked", .stale(maximumAge: nil)) {
+                #expect(answer.content == Array(Self.marker.utf8))
+            }
+            return try cluster.log(member).contains("repaired")
+        }
+        await own.close()
+        try await waitUntilRepaired(cluster, member)
+    }
+
+    @Test("a bit that flips under a running leader is found by verify, and the leader gives way and is repaired")
+    func stateOfRunningLeader() async throws {
+        let cluster = try await cluster()
+        let leader = try await cluster.leader()
+        // What is in memory yet is written within a second.
+        let state = cluster.directory(leader) + "/state-1/data.mdb"
+        #expect(await cluster.condition { try flip(state) > 0 })
+        let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        #expect(found.code == 1 && found.output.contains("DAMAGED"), "\(found.output)\(found.errors)")
+        try await waitUntilRepaired(cluster, leader)
+    }
+
+    @Test("a log with a flipped bit is never cut off: the member waits for a sound copy, and keeps its tail")
+    func logOfStoppedMember() async throws {
+        let cluster = try await cluster()
+        let member = try await cluster.leader() % 3 + 1
+        try cluster.signal(member, SIGKILL)
+        #expect(try flip(cluster.directory(member) + "/log/data.mdb") > 0)
+        try cluster.start(member)
+        try await waitUntilRepaired(cluster, member)
+    }
+
+    @Test("a row that is lost is found by verify, although every checksum fits")
+    func lostRow() async throws {
+        let cluster = try await cluster()
+        let member = try await cluster.leader() % 3 + 1
+        try cluster.signal(member, SIGTERM)
+        try Self.change(cluster.directory(member) + "/state-1") { transaction, database in
+            var cursor = try transaction.cursor(database)
+            var last: [UInt8] = []
+            var isThere = try cursor.seek([StateKey.Table.entries.rawValue].span.bytes)
+            while isThere, cursor.key.bigEndian(at: 0, as: UInt8.self) == StateKey.Table.entries.rawValue {
+                last = cursor.key.withUnsafeBytes { Array($0) }
+                isThere = try cursor.next()
+            }
+            return (last, nil)
+        }
+        try cluster.start(member)
+        let found = await cluster.condition {
+            let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+            return found.code == 1 && found.output.contains("do not add up")
+        }
+        #expect(found)
+        try await waitUntilRepaired(cluster, member)
+    }
+
+    @Test("a member whose state took another course than the majority's learns it from the leader, and is repaired")
+    func divergedState() async throws {
+        let cluster = try await cluster()
+        let member = try await cluster.leader() % 3 + 1
+        try cluster.signal(member, SIGTERM)
+        try Self.change(cluster.directory(member) + "/state-1") { transaction, database in
+            var bytes: [UInt8] = []
+            var cursor = try transaction.cursor(database)
+            let key = StateKey.applied
+            if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
+            // The digest's last byte, and the checksum anew.
+            bytes[55] ^= 1
+            bytes.withUnsafeMutableBytes { RowChecksum.seal($0, of: StateKey.applied) { _ in } }
+            return (StateKey.applied, bytes)
+        }
+        try cluster.start(member)
+        let client = cluster.client()
+        let isRepaired = await cluster.condition {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for number in 0..<100 {
+                    group.addTask { _ = try await client.put("/d/\(number)", Array("content \(number)".utf8)) }
+                }
+                try await group.waitForAll()
+            }
+            return try cluster.log(member).contains("repaired")
+        }
+        #expect(isRepaired)
+        #expect(try cluster.log(member).contains("another digest than the majority's"))
+        await client.close()
+        try await waitUntilRepaired(cluster, member)
+    }
+
+    /// Changes one row of a stopped member's state behind its back.
+    private static func change(
+        _ path: String, _ choose: (borrowing WriteTransaction, Database) throws -> (key: [UInt8], row: [UInt8]?)
+    ) throws {
+        let environment = try Environment(path: path, mapSize: StateEnvironment.mapBytes, databases: 4)
+        let database = try environment.database("state")
+        var transaction = try environment.beginWrite()
+        let (key, row) = try choose(transaction, database)
+        if let row {
+            try transaction.put(key.span.bytes, row.span.bytes, in: database)
+        } else {
+            #expect(try transaction.delete(key.span.bytes, in: database))
+        }
+        try transaction.commit()
+    }
+}
