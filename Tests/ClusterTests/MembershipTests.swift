@@ -253,41 +253,6 @@ struct MembershipTests {
         await second.close()
         await alone.close()
     }
-
-    @Test("a member whose log is damaged votes no more, says why, and is replaced")
-    func damagedLog() async throws {
-        let cluster = try await TestCluster.start(members: 3)
-        let client = cluster.client()
-        let marker = Array("these bytes are going to rot".utf8)
-        _ = try await client.put("/rotten", marker)
-        let damaged = try await cluster.leader() % 3 + 1
-        #expect(
-            await cluster.condition {
-                try await Set(client.status().map(\.appliedIndex)).count == 1
-            })
-        try cluster.signal(damaged, SIGKILL)
-        let file = URL(fileURLWithPath: cluster.directory(damaged)).appendingPathComponent("log/data.mdb")
-        var bytes = try Data(contentsOf: file)
-        var count = 0
-        while let range = bytes.range(of: Data(marker)) {
-            bytes[range.lowerBound] ^= 1
-            count += 1
-        }
-        #expect(count > 0)
-        let handle = try FileHandle(forWritingTo: file)
-        try handle.write(contentsOf: bytes)
-        try handle.close()
-        let process = try cluster.start(damaged)
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 1)
-        let reason = try cluster.log(damaged)
-        #expect(reason.contains("damaged"), "\(reason)")
-        try FileManager.default.removeItem(atPath: cluster.directory(damaged))
-        try await cluster.join(damaged)
-        let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "replace", "\(damaged)"])
-        #expect(result.code == 0, "\(result.errors)")
-        await client.close()
-    }
 }
 
 @Suite("Retries and reads of real members", .serialized)
