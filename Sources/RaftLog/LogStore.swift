@@ -22,8 +22,8 @@ package enum LogError: Error, Equatable, Sendable, CustomStringConvertible {
             "the hard state can't be read: this member can't vote any more; move the directory away, start an empty one "
                 + "with --join, and run 'banyan member replace'"
         case .corruptEntry(let index):
-            "log entry \(index) is damaged or missing, and may have been acknowledged: this member votes no more; move the "
-                + "directory away, start an empty one with --join, and run 'banyan member replace'"
+            "log entry \(index) is damaged or missing, and may have been acknowledged: this member votes no more until it "
+                + "has a sound copy from the others"
         case .unknownFormat: "the log was written in a format that this version does not know"
         }
     }
