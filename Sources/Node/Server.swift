@@ -99,6 +99,7 @@ package final class Server {
     private let logger: Logger
     private let fatal: @Sendable (String) -> Void
     private let restart: @Sendable (String) -> Void
+    private let began = Clock.now
     private var phase = Phase.ended
     /// What the log held when this member started; taken once.
     private var recovered: LogStore.Recovered?
@@ -283,7 +284,6 @@ package final class Server {
 
     private func run() throws {
         phase = .starting
-        let started = Clock.now
         let store = directory.store
         let recovered = try recovered ?? store.recover()
         self.recovered = nil
@@ -306,7 +306,7 @@ package final class Server {
                 loop.execute { this.value.stateFailed(error, others: recovered.log.configuration.members.count - 1) }
             })
         opened.futureResult.whenSuccess { report in
-            this.value.run(recovered, report, logWriter, stateThread, since: started)
+            this.value.run(recovered, report, logWriter, stateThread)
         }
     }
 
@@ -326,8 +326,7 @@ package final class Server {
     }
 
     private func run(
-        _ recovered: LogStore.Recovered, _ report: StateReport, _ logWriter: LogWriter, _ stateThread: StateThread,
-        since started: Nanoseconds
+        _ recovered: LogStore.Recovered, _ report: StateReport, _ logWriter: LogWriter, _ stateThread: StateThread
     ) {
         let applied = report.applied
         guard applied.index <= recovered.log.lastIndex, applied.index >= recovered.log.compactedIndex else {
@@ -352,7 +351,8 @@ package final class Server {
             "recovered",
             metadata: [
                 "entries": "\(recovered.log.lastIndex - recovered.log.compactedIndex)", "applied": "\(applied.index)",
-                "milliseconds": "\((Clock.now - started) / 1_000_000)",
+                "to_execute": "\(recovered.row.hardState.commit - min(recovered.row.hardState.commit, applied.index))",
+                "milliseconds": "\((Clock.now - began) / 1_000_000)",
             ])
         phase = .running(replica)
         for connection in connections.values { replica.accept(connection) }
