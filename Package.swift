@@ -163,6 +163,6 @@ if Context.environment["BANYAN_BENCHMARKS"] != nil {
     package.targets.append(
         .executableTarget(
             name: "banyan-bench",
-            dependencies: ["FileTree", "RaftLog", "Snapshots", "WireProtocol", "Raft", nioCore, arguments],
+            dependencies: ["FileTree", "RaftLog", "LMDB", "WireProtocol", "Raft", nioCore, arguments],
             path: "Sources/Benchmarks", swiftSettings: strict))
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LMDB
 import NIOCore
 import Raft
 import RaftLog
@@ -28,17 +29,22 @@ struct LogBenchmark: ParsableCommand {
         let done = DispatchSemaphore(value: 0)
         let commits = Atomic(0)
         let completedWrites = Atomic<UInt64>(0)
+        let failure = Mutex<LMDBError?>(nil)
         let writer = LogWriter(
             store: store, row: recovered.row, lastIndex: 1,
             completed: { write in
                 commits.add(1, ordering: .relaxed)
                 for _ in completedWrites.exchange(write, ordering: .relaxed)..<write { done.signal() }
-            }, failed: { fatalError("\($0)") })
+            },
+            failed: { error in
+                failure.withLock { $0 = error }
+                done.signal()
+            })
         var index: Index = 1
         var number: UInt64 = 0
         let payload = ByteBuffer(repeating: 7, count: size - EntryRecord.headerByteCount)
         let end = ContinuousClock.now + .seconds(seconds)
-        let elapsed = timed {
+        let elapsed = try timed {
             while ContinuousClock.now < end {
                 var records: [ByteBuffer] = []
                 let first = index + 1
@@ -57,6 +63,7 @@ struct LogBenchmark: ParsableCommand {
                 }
                 // While the writer writes one batch, the next waits for it, as on a leader under load.
                 if number > 2 { done.wait() }
+                if let failure = failure.withLock({ $0 }) { throw failure }
                 writer.send(
                     .init(
                         write: Write(

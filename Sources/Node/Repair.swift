@@ -1,6 +1,6 @@
 import BanyanClient
 import FileTree
-import Foundation
+import Glibc
 import Logging
 import NIOCore
 import Raft
@@ -47,8 +47,7 @@ final class Repair: Sendable {
     /// Whether a second look at what was found damaged finds nothing. A member that was wrong about itself must not wait for
     /// others that may be as wrong.
     private func isSound(_ damaged: LogStore.Damaged) throws -> Bool {
-        let reason = (try? String(contentsOf: URL(fileURLWithPath: Self.path(in: options.data)), encoding: .utf8)) ?? ""
-        guard !reason.hasPrefix(Self.divergence) else { return false }
+        guard !isMarkedDivergent() else { return false }
         do throws(LogError) { _ = try store.recover() } catch {
             guard case .corruptEntry = error else { throw error }
             return false
@@ -63,6 +62,15 @@ final class Repair: Sendable {
             return false
         }
         return true
+    }
+
+    private func isMarkedDivergent() -> Bool {
+        let file = open(Self.path(in: options.data), O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        let expected = Array(Self.divergence.utf8)
+        var bytes = [UInt8](repeating: 0, count: expected.count)
+        return read(file, &bytes, bytes.count) == bytes.count && bytes == expected
     }
 
     private func unmark() throws {
