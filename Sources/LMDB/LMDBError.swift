@@ -11,6 +11,9 @@ package struct LMDBError: Error, Equatable, CustomStringConvertible {
 
     package static let keyExists = LMDBError(code: MDB_KEYEXIST)
     package static let mapFull = LMDBError(code: MDB_MAP_FULL)
+    /// Whether the file itself is damaged: a page is missing, of the wrong kind, or none of LMDB's.
+    package var isDamage: Bool { [MDB_PAGE_NOTFOUND, MDB_CORRUPTED, MDB_INVALID].contains(code) }
+
     package static let invalidFile = LMDBError(code: MDB_INVALID)
     package static let versionMismatch = LMDBError(code: MDB_VERSION_MISMATCH)
 

@@ -125,7 +125,11 @@ extension Replica {
         // The recorded address may be out of date: then this is the way back.
         strangers[peer] = connection
         if let bytes = peerMessage.freeBytes { space.told(bytes, by: peer) }
-        if let digest = peerMessage.digest { told(digest, by: peer) }
+        switch (peerMessage.digest, message.body) {
+        case (let digest?, .heartbeat): judge(digest)
+        case (let digest?, _): heard(digest, from: peer)
+        case (nil, _): break
+        }
         // What a leader that is about to be deposed, or just was, wanted sent is of its own log, which the message may change.
         if message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))

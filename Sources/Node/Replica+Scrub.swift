@@ -78,8 +78,7 @@ extension Replica {
     private static let digestsMax = 16
 
     /// What a follower says that its state was.
-    func told(_ digest: (index: Index, digest: UInt128), by peer: PeerID) {
-        guard core.role == .leader else { return judge(digest) }
+    func heard(_ digest: (index: Index, digest: UInt128), from peer: PeerID) {
         guard peerDigests[peer]?.index ?? 0 < digest.index else { return }
         peerDigests[peer] = digest
         compare(digest.index)
@@ -109,8 +108,8 @@ extension Replica {
             metadata: ["index": "\(index)"])
     }
 
-    /// Compares what a majority had at an index with what this member had there.
-    private func judge(_ agreed: (index: Index, digest: UInt128)) {
+    /// Compares what a majority had at an index, as a leader says, with what this member had there.
+    func judge(_ agreed: (index: Index, digest: UInt128)) {
         guard let own = ownDigests.first(where: { $0.index == agreed.index }), own.digest != agreed.digest else {
             return
         }

@@ -1,85 +1,18 @@
 import FileTree
 import LMDB
-import Glibc
 import Logging
 import NIOCore
-import NIOPosix
 import Raft
 import RaftLog
 import Transport
 import WireProtocol
-
-/// How a member is to be started.
-package struct ServerOptions: Sendable {
-    package var data: String
-    /// Nil: the directory's own, or 1 for a cluster of one.
-    package var id: UInt64?
-    /// The members, as id and address; empty for a cluster of one at `listen`.
-    package var cluster: [(id: UInt64, address: Address)]
-    package var isBootstrap: Bool
-    /// Wait to be taken into a cluster that runs.
-    package var isJoin: Bool
-    /// Nil: the address that the cluster list gives this member.
-    package var listen: Address?
-    /// How many executed entries the log keeps for members that are a little behind.
-    package var logTailMax: UInt64
-
-    /// Bytes of snapshots a second, to each member that needs one.
-    package var snapshotRate: Int
-    /// Bytes that the background scrub reads in a second, and nanoseconds from one round of it to the next, 0 for none.
-    package var scrubRate = 64 << 20
-    package var scrubInterval: UInt64 = 3_600_000_000_000
-    /// Puts are refused when fewer bytes than this are free on the leader's disk, or on those of a majority.
-    package var reserve: UInt64
-
-    /// The highest cluster version that this member claims to know.
-    package var knownVersion: UInt16
-
-    package static let defaultAddress = Address(host: "127.0.0.1", port: 7400)
-    package static let defaultLogTail: UInt64 = 50_000
-    package static let defaultReserve: UInt64 = 1 << 30
-    package static let defaultSnapshotRate = 100 << 20
-    package static let newestVersion = Applied.clusterVersionMax
-
-    package init(
-        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, isJoin: Bool = false,
-        listen: Address?, logTailMax: UInt64 = Self.defaultLogTail, reserve: UInt64 = Self.defaultReserve,
-        snapshotRate: Int = Self.defaultSnapshotRate,
-        knownVersion: UInt16 = Self.newestVersion
-    ) {
-        self.reserve = reserve
-        self.snapshotRate = snapshotRate
-        self.isJoin = isJoin
-        self.knownVersion = knownVersion
-        self.data = data
-        self.id = id
-        self.cluster = cluster.sorted { $0.id < $1.id }
-        self.isBootstrap = isBootstrap
-        self.listen = listen
-        self.logTailMax = logTailMax
-    }
-
-    /// The members of a list in its written form.
-    static func members(_ text: String) throws -> [(id: UInt64, address: Address)] {
-        try text.split(separator: ",").map { part in
-            let sides = part.split(separator: "=", maxSplits: 1)
-            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(String(sides[1])) else {
-                throw StartError("the list of members can't be read: \(text)")
-            }
-            return (id, address)
-        }
-    }
-
-    /// The list in the form in which members compare it.
-    var clusterText: String { cluster.map { "\($0.id)=\($0.address)" }.joined(separator: ",") }
-}
 
 /// One member: its directory, its event loop and its port. It begins as a stranger that waits for its cluster, if the
 /// directory is new, and then runs as a `Replica`.
 ///
 /// Everything but `start` and `stop` happens on the loop's thread.
 package final class Server {
-    private enum Phase {
+    enum Phase {
         case waiting(Bootstrap)
         /// Until a cluster's leader takes this member in.
         case joining
@@ -91,22 +24,22 @@ package final class Server {
         case ended
     }
 
-    private let options: ServerOptions
+    let options: ServerOptions
     private let directory: DataDirectory
-    private var identity: Identity
+    private(set) var identity: Identity
     private let address: Address
     private let loop: any EventLoop
-    private let logger: Logger
-    private let fatal: @Sendable (String) -> Void
+    let logger: Logger
+    let fatal: @Sendable (String) -> Void
     private let restart: @Sendable (String) -> Void
     private let began = Clock.now
-    private var phase = Phase.ended
+    var phase = Phase.ended
     /// What the log held when this member started; taken once.
     private var recovered: LogStore.Recovered?
     private var repairing: Task<Void, Never>?
     private var port: (any Channel)?
-    private var lastConnection: UInt64 = 0
-    private var connections: [UInt64: FrameConnection] = [:]
+    var lastConnection: UInt64 = 0
+    var connections: [UInt64: FrameConnection] = [:]
 
     /// Opens the directory and decides who this member is. Nothing runs yet.
     ///
@@ -262,7 +195,7 @@ package final class Server {
         try join(configuration)
     }
 
-    private func join(_ genesis: Configuration) throws {
+    func join(_ genesis: Configuration) throws {
         try directory.store.found(identity, genesis: genesis)
         identity.genesis = genesis
         logger.info(
@@ -273,7 +206,7 @@ package final class Server {
     }
 
     /// A running cluster's leader has taken this member in.
-    private func takeIn(_ configuration: Configuration) throws {
+    func takeIn(_ configuration: Configuration) throws {
         try directory.store.join(identity, configuration)
         identity.genesis = configuration
         logger.info(
@@ -315,8 +248,7 @@ package final class Server {
         let isDamage: Bool =
             switch error {
             case .corruptRow, .wrongDigest: true
-            // LMDB's own: a page of the wrong kind, or no LMDB file at all.
-            case .store(let code): code < 0 && code != LMDBError.mapFull.code
+            case .store(let code): LMDBError(code: code).isDamage
             case .unknownFormat, .wrongIndex: false
             }
         guard isDamage, others > 0 else { return fatal("the state can't be used: \(error)") }
@@ -359,7 +291,7 @@ package final class Server {
         replica.start()
     }
 
-    private var replica: Replica? {
+    var replica: Replica? {
         if case .running(let replica) = phase { return replica }
         return nil
     }
@@ -389,141 +321,6 @@ package final class Server {
         case .joining, .repairing, .starting, .ended:
             repairing?.cancel()
             return {}
-        }
-    }
-
-    // MARK: connections
-
-    private func makeConnection() -> FrameConnection {
-        lastConnection += 1
-        return FrameConnection(
-            id: lastConnection, onFrame: { [unowned self] in received($1, on: $0) },
-            onClose: { [unowned self] connection, error in
-                connections[connection.id] = nil
-                replica?.closed(connection)
-                if let error = error as? ProtocolError {
-                    logger.warning("connection refused", metadata: ["reason": "\(error)"])
-                }
-            })
-    }
-
-    private func received(_ frame: Frame, on connection: FrameConnection) {
-        do {
-            if let hello = connection.hello {
-                try received(frame, from: hello, on: connection)
-            } else {
-                try greet(Hello(frame), on: connection)
-            }
-        } catch let goodbye as Goodbye {
-            logger.warning("connection refused", metadata: ["reason": "\(goodbye.reason)"])
-            connection.say(goodbye)
-        } catch let error as ProtocolError {
-            logger.warning("connection refused", metadata: ["reason": "\(error)"])
-            connection.say(Goodbye(.protocolError, error.description))
-        } catch {
-            fatal("\(error)")
-        }
-    }
-
-    private func received(_ frame: Frame, from hello: Hello, on connection: FrameConnection) throws {
-        switch (hello.role, phase) {
-        case (.client, .running(let replica)): replica.handleClient(frame, on: connection)
-        case (.client, _):
-            connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
-            connection.flush()
-        case (.peer, .running(let replica)) where frame.kind == .peerMessage:
-            try replica.handlePeer(frame, from: PeerID(hello.incarnation), on: connection)
-        case (.peer, .running(let replica)) where frame.kind == .snapshotChunk:
-            try replica.handleSnapshot(frame, from: hello, on: connection)
-        case (.peer, .waiting) where frame.kind == .genesis:
-            var body = frame.body
-            guard let genesis = Configuration(from: &body),
-                genesis.members.contains(where: {
-                    $0.id == identity.memberID && $0.peer.rawValue == identity.incarnation
-                }),
-                genesis.text == options.clusterText
-            else { throw ProtocolError.malformedBody(.genesis) }
-            try join(genesis)
-        case (.peer, .joining) where frame.kind == .genesis:
-            var body = frame.body
-            guard let configuration = Configuration(from: &body), configuration.clusterID == hello.clusterID,
-                configuration.member(PeerID(identity.incarnation))?.id == identity.memberID
-            else { throw ProtocolError.malformedBody(.genesis) }
-            try takeIn(configuration)
-        // Every lane of every member brings the first entry, until this member's hello says that it has it.
-        case (.peer, .running) where frame.kind == .genesis: break
-        case (.peer, .waiting), (.peer, .joining), (.peer, .repairing), (.peer, .starting), (.peer, .ended): break
-        case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
-        }
-    }
-
-    private func greet(_ hello: Hello, on connection: FrameConnection) throws {
-        guard hello.commonVersion != nil else {
-            throw Goodbye(
-                .noCommonVersion,
-                "this member speaks versions \(ProtocolVersion.lowest) to \(ProtocolVersion.highest) of the protocol")
-        }
-        if hello.role == .peer {
-            try check(hello)
-        } else if hello.clusterID != 0, let genesis = identity.genesis, hello.clusterID != genesis.clusterID {
-            throw Goodbye(
-                .wrongCluster,
-                "member \(identity.memberID) belongs to another cluster than the members asked before; check --nodes")
-        }
-        connection.hello = hello
-        connections[connection.id] = connection
-        replica?.accept(connection)
-        var welcome = Welcome(
-            clusterID: identity.genesis?.clusterID ?? 0, memberID: identity.memberID,
-            incarnation: identity.incarnation, contentBytesMax: UInt32(FileTreeLimits.contentBytesMax),
-            members: identity.genesis?.text ?? options.clusterText)
-        welcome.isBootstrapping = identity.genesis == nil
-        welcome.knownVersion = UInt8(clamping: options.knownVersion)
-        connection.write { welcome.write(to: &$0) }
-        connection.flush()
-    }
-
-    /// Who may speak as a peer: a directory of this cluster; while this member waits for its cluster, whoever was given the
-    /// same list, and while it waits to be taken in, a cluster's member.
-    ///
-    /// A directory that this member's configuration does not name may still be a member's: of a configuration that this
-    /// one has yet to hear of, perhaps its leader's (section 6 of the paper). The leader alone knows better.
-    private func check(_ hello: Hello) throws {
-        if case .joining = phase {
-            guard hello.clusterID != 0 else {
-                throw Goodbye(
-                    .differentMembers, "member \(identity.memberID) waits to be taken in by a running cluster")
-            }
-            return
-        }
-        guard let genesis = identity.genesis else {
-            guard hello.members == options.clusterText else {
-                throw Goodbye(
-                    .differentMembers,
-                    "member \(identity.memberID) was started with --cluster \(options.clusterText), not \(hello.members)"
-                )
-            }
-            return
-        }
-        if hello.clusterID != 0, hello.clusterID == identity.formerClusterID {
-            throw Goodbye(
-                .recovered,
-                "the cluster that you know was given up when member \(identity.memberID) was recovered; delete this directory, "
-                    + "start an empty one with --join, and run 'banyan member add'")
-        }
-        guard hello.clusterID == genesis.clusterID || (hello.clusterID == 0 && hello.isBootstrapping) else {
-            throw Goodbye(.wrongCluster, "member \(identity.memberID) belongs to another cluster")
-        }
-        let configuration = replica?.core.configuration ?? genesis
-        if configuration.peers.contains(PeerID(hello.incarnation)) { return }
-        let isKnown = configuration.members.contains { $0.id == hello.memberID }
-        if hello.isBootstrapping || replica?.core.role == .leader {
-            throw Goodbye(
-                .unknownIncarnation,
-                isKnown
-                    ? "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
-                        + "under its old name; start it with --join, and run 'banyan member replace \(hello.memberID)'"
-                    : "member \(hello.memberID) does not belong to the cluster, or not any more")
         }
     }
 }

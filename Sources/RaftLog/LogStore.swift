@@ -110,13 +110,9 @@ package final class LogStore: Sendable {
     }
 
     package func save(_ identity: Identity) throws(LogError) {
-        do {
-            var transaction = try environment.beginWrite()
+        try commit(between: .identityBefore, .identityAfter) { transaction throws(LMDBError) in
             try write(identity, &transaction)
-            CrashPoint.identityBefore.reach()
-            try transaction.commit()
-            CrashPoint.identityAfter.reach()
-        } catch { throw .store(error.code) }
+        }
     }
 
     /// Makes the directory a member's of a new cluster: its genesis configuration is the log's first entry, in term 1,
@@ -125,18 +121,12 @@ package final class LogStore: Sendable {
         var identity = identity
         identity.genesis = genesis
         let record = Self.record(of: genesis, index: 1, term: 1)
-        var base = ByteBuffer()
-        genesis.write(to: &base)
-        do {
-            var transaction = try environment.beginWrite()
+        try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
             try append(record, at: 1, &transaction)
             try write(HardStateRow(hardState: HardState(term: 1, vote: nil, commit: 1)), &transaction)
-            try writeMeta("base", base, &transaction)
-            CrashPoint.foundBefore.reach()
-            try transaction.commit()
-            CrashPoint.foundAfter.reach()
-        } catch { throw .store(error.code) }
+            try writeBase(genesis, &transaction)
+        }
     }
 
     /// Makes the directory a member's of a cluster that runs already. Its log is empty: everything comes from the others.
@@ -145,15 +135,11 @@ package final class LogStore: Sendable {
     package func join(_ identity: Identity, _ configuration: Configuration) throws(LogError) {
         var identity = identity
         identity.genesis = configuration
-        var base = ByteBuffer()
-        configuration.write(to: &base)
-        do {
-            var transaction = try environment.beginWrite()
+        try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
             try write(HardStateRow(hardState: HardState()), &transaction)
-            try writeMeta("base", base, &transaction)
-            try transaction.commit()
-        } catch { throw .store(error.code) }
+            try writeBase(configuration, &transaction)
+        }
     }
 
     /// Appends a configuration of a new cluster in a new term, as committed, and with it all that stands before it.
@@ -166,13 +152,11 @@ package final class LogStore: Sendable {
         let (term, index) = (row.hardState.term + 1, recovered.log.lastIndex + 1)
         row.hardState = HardState(term: term, vote: nil, commit: index)
         let record = Self.record(of: configuration, index: index, term: term)
-        do {
-            var transaction = try environment.beginWrite()
+        try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
             try append(record, at: index, &transaction)
             try write(row, &transaction)
-            try transaction.commit()
-        } catch { throw .store(error.code) }
+        }
     }
 
     /// Makes the directory that of a new cluster's only member, whose state is that of a snapshot, in the directory
@@ -185,19 +169,13 @@ package final class LogStore: Sendable {
         let (term, index) = (snapshot.term + 1, snapshot.index + 1)
         var row = HardStateRow(hardState: HardState(term: term, vote: nil, commit: index))
         (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
-        var base = ByteBuffer()
-        configuration.write(to: &base)
         let record = Self.record(of: configuration, index: index, term: term)
-        do {
-            var transaction = try environment.beginWrite()
+        try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
             try append(record, at: index, &transaction)
             try write(row, &transaction)
-            try writeMeta("base", base, &transaction)
-            CrashPoint.foundBefore.reach()
-            try transaction.commit()
-            CrashPoint.foundAfter.reach()
-        } catch { throw .store(error.code) }
+            try writeBase(configuration, &transaction)
+        }
     }
 
     private static func record(of configuration: Configuration, index: Index, term: Term) -> ByteBuffer {
@@ -207,6 +185,26 @@ package final class LogStore: Sendable {
         record.writeImmutableBuffer(payload)
         record.sealRecord(at: start)
         return record
+    }
+
+    /// Writes all of it in one commit, or nothing.
+    private func commit(
+        between before: CrashPoint = .foundBefore, _ after: CrashPoint = .foundAfter,
+        _ write: (inout WriteTransaction) throws(LMDBError) -> Void
+    ) throws(LogError) {
+        do {
+            var transaction = try environment.beginWrite()
+            try write(&transaction)
+            before.reach()
+            try transaction.commit()
+            after.reach()
+        } catch { throw .store(error.code) }
+    }
+
+    func writeBase(_ configuration: Configuration, _ transaction: inout WriteTransaction) throws(LMDBError) {
+        var base = ByteBuffer()
+        configuration.write(to: &base)
+        try writeMeta("base", base, &transaction)
     }
 
     private func write(_ identity: Identity, _ transaction: inout WriteTransaction) throws(LMDBError) {
@@ -229,9 +227,8 @@ package final class LogStore: Sendable {
 
     /// Reads the whole log once and checks every entry's checksum.
     package func recover() throws(LogError) -> Recovered {
-        guard var hardRow = try readMeta("hard"), let row = HardStateRow(from: &hardRow),
-            var base = try readMeta("base"), let configuration = Configuration(from: &base)
-        else { throw .unreadableHardState }
+        let beginning = try damaged()
+        let (row, configuration) = (beginning.row, beginning.configuration)
         var headers: [EntryHeader] = []
         var configurations = [IndexedConfiguration(index: row.compactedIndex, configuration: configuration)]
         try scan(from: row.compactedIndex + 1) { record in
@@ -304,21 +301,15 @@ package final class LogStore: Sendable {
         row.stateNumber = stateNumber
         row.hardState.commit = max(keepsTail ? row.hardState.commit : 0, snapshot.index)
         row.hardState.term = max(row.hardState.term, snapshot.term)
-        var base = ByteBuffer()
-        snapshot.configuration.write(to: &base)
-        do {
-            var transaction = try environment.beginWrite()
+        try commit(between: .repairBefore, .repairAfter) { transaction throws(LMDBError) in
             if !keepsTail, last > snapshot.index {
                 for index in snapshot.index + 1...last {
                     try transaction.delete(Self.key(index).span.bytes, in: entries)
                 }
             }
             try write(row, &transaction)
-            try writeMeta("base", base, &transaction)
-            CrashPoint.repairBefore.reach()
-            try transaction.commit()
-            CrashPoint.repairAfter.reach()
-        } catch { throw .store(error.code) }
+            try writeBase(snapshot.configuration, &transaction)
+        }
         return true
     }
 

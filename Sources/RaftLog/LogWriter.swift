@@ -116,7 +116,7 @@ private final class LogBatch {
         let (switches, compacts) = (requests.contains { $0.write.snapshot != nil }, compaction != nil)
         if let compaction, compaction.index > row.compactedIndex {
             (row.compactedIndex, row.compactedTerm) = (compaction.index, compaction.term)
-            try writeBase(compaction.configuration, &transaction)
+            try store.writeBase(compaction.configuration, &transaction)
         }
         compaction = nil
         try erase(atMost: erasable, &transaction)
@@ -156,13 +156,7 @@ private final class LogBatch {
         lastIndex = max(lastIndex, snapshot.index)
         (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
         row.stateNumber = stateNumber
-        try writeBase(snapshot.configuration, &transaction)
-    }
-
-    private func writeBase(_ configuration: Configuration, _ transaction: inout WriteTransaction) throws(LMDBError) {
-        var base = ByteBuffer()
-        configuration.write(to: &base)
-        try store.writeMeta("base", base, &transaction)
+        try store.writeBase(snapshot.configuration, &transaction)
     }
 
     private func erase(atMost count: Int, _ transaction: inout WriteTransaction) throws(LMDBError) {

@@ -34,8 +34,8 @@ struct SnapshotCommand: AsyncParsableCommand {
             case fileBytes = "file_bytes"
         }
 
-        init(_ path: String, _ contents: Restore.Contents) throws {
-            file = path
+        init(_ path: String, named name: String, _ contents: Restore.Contents) throws {
+            file = name
             index = contents.metadata.index
             term = contents.metadata.term
             cluster = String(contents.metadata.configuration.clusterID, radix: 16)
@@ -55,9 +55,10 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
     }
 
-    private static func check(_ file: String) throws -> Report {
+    /// - Parameter name: what to call it.
+    private static func check(_ file: String, as name: String? = nil) throws -> Report {
         do {
-            return try Report(file, Restore.read(file))
+            return try Report(file, named: name ?? file, Restore.read(file))
         } catch let error as SnapshotError {
             throw CommandFailure("\(file): \(error)", exitCode: error == .file(ENOENT) ? 3 : 1)
         }
@@ -73,8 +74,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         @Argument(help: "The file to write.") var file: String
 
         func run() async throws {
-            let part = PartialFile(of: file)
-            try part.open()
+            let part = try PartialFile(of: file)
             let bar = isatty(STDERR_FILENO) == 1 && !cluster.json
             try await cluster.withClient(file) { client in
                 let address = try await source(client)
@@ -87,9 +87,8 @@ struct SnapshotCommand: AsyncParsableCommand {
                 if bar { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
             }
             try part.sync()
-            _ = try SnapshotCommand.check(part.path)
+            let report = try SnapshotCommand.check(part.path, as: file)
             try part.finish()
-            let report = try SnapshotCommand.check(file)
             try cluster.show(report, report.text)
         }
 
@@ -123,35 +122,35 @@ struct SnapshotCommand: AsyncParsableCommand {
 
 /// A file that is written beside its place, and takes it when it is whole and durable. What is left unfinished goes, at an
 /// error and at Ctrl-C.
-private final class PartialFile: Sendable {
+private final class PartialFile {
     let path: String
     private let final: String
-    nonisolated(unsafe) private static var unfinished: [CChar] = []
-    nonisolated(unsafe) private var descriptor: Int32 = -1
+    private let descriptor: Int32
+    private let interruptions: [any DispatchSourceSignal]
+    private var isFinished = false
 
-    init(of final: String) {
+    init(of final: String) throws {
         self.final = final
-        path = final + ".part"
+        let path = final + ".part"
+        self.path = path
+        descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw CommandFailure("\(path): \(String(cString: strerror(errno)))") }
+        interruptions = [SIGINT, SIGTERM].map { number in
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler {
+                unlink(path)
+                exit(128 + number)
+            }
+            source.resume()
+            return source
+        }
     }
 
     deinit {
-        if descriptor >= 0 {
-            close(descriptor)
-            unlink(path)
-        }
-    }
-
-    func open() throws {
-        descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw failure() }
-        Self.unfinished = path.utf8CString.map { $0 }
-        for number in [SIGINT, SIGTERM] {
-            signal(number) { number in
-                // Nothing but system calls may be made here.
-                PartialFile.unfinished.withUnsafeBufferPointer { if let path = $0.baseAddress { unlink(path) } }
-                _exit(128 + number)
-            }
-        }
+        for source in interruptions { source.cancel() }
+        close(descriptor)
+        if !isFinished { unlink(path) }
     }
 
     func write(_ bytes: ByteBuffer) throws {
@@ -173,8 +172,7 @@ private final class PartialFile: Sendable {
 
     func finish() throws {
         guard rename(path, final) == 0 else { throw failure() }
-        close(descriptor)
-        descriptor = -1
+        isFinished = true
         let folder = Glibc.open(URL(fileURLWithPath: final).deletingLastPathComponent().path, O_RDONLY | O_CLOEXEC)
         guard folder >= 0, fsync(folder) == 0 else { throw failure() }
         close(folder)

@@ -1,0 +1,142 @@
+import FileTree
+import Logging
+import NIOCore
+import Raft
+import Transport
+import WireProtocol
+
+/// Who may speak to this member, and to which part of it.
+extension Server {
+    func makeConnection() -> FrameConnection {
+        lastConnection += 1
+        return FrameConnection(
+            id: lastConnection, onFrame: { [unowned self] in received($1, on: $0) },
+            onClose: { [unowned self] connection, error in
+                connections[connection.id] = nil
+                replica?.closed(connection)
+                if let error = error as? ProtocolError {
+                    logger.warning("connection refused", metadata: ["reason": "\(error)"])
+                }
+            })
+    }
+
+    private func received(_ frame: Frame, on connection: FrameConnection) {
+        do {
+            if let hello = connection.hello {
+                try received(frame, from: hello, on: connection)
+            } else {
+                try greet(Hello(frame), on: connection)
+            }
+        } catch let goodbye as Goodbye {
+            logger.warning("connection refused", metadata: ["reason": "\(goodbye.reason)"])
+            connection.say(goodbye)
+        } catch let error as ProtocolError {
+            logger.warning("connection refused", metadata: ["reason": "\(error)"])
+            connection.say(Goodbye(.protocolError, error.description))
+        } catch {
+            fatal("\(error)")
+        }
+    }
+
+    private func received(_ frame: Frame, from hello: Hello, on connection: FrameConnection) throws {
+        switch (hello.role, phase) {
+        case (.client, .running(let replica)): replica.handleClient(frame, on: connection)
+        case (.client, _):
+            connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
+            connection.flush()
+        case (.peer, .running(let replica)) where frame.kind == .peerMessage:
+            try replica.handlePeer(frame, from: PeerID(hello.incarnation), on: connection)
+        case (.peer, .running(let replica)) where frame.kind == .snapshotChunk:
+            try replica.handleSnapshot(frame, from: hello, on: connection)
+        case (.peer, .waiting) where frame.kind == .genesis:
+            var body = frame.body
+            guard let genesis = Configuration(from: &body),
+                genesis.members.contains(where: {
+                    $0.id == identity.memberID && $0.peer.rawValue == identity.incarnation
+                }),
+                genesis.text == options.clusterText
+            else { throw ProtocolError.malformedBody(.genesis) }
+            try join(genesis)
+        case (.peer, .joining) where frame.kind == .genesis:
+            var body = frame.body
+            guard let configuration = Configuration(from: &body), configuration.clusterID == hello.clusterID,
+                configuration.member(PeerID(identity.incarnation))?.id == identity.memberID
+            else { throw ProtocolError.malformedBody(.genesis) }
+            try takeIn(configuration)
+        // Every lane of every member brings the first entry, until this member's hello says that it has it.
+        case (.peer, .running) where frame.kind == .genesis: break
+        case (.peer, .waiting), (.peer, .joining), (.peer, .repairing), (.peer, .starting), (.peer, .ended): break
+        case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
+        }
+    }
+
+    private func greet(_ hello: Hello, on connection: FrameConnection) throws {
+        guard hello.commonVersion != nil else {
+            throw Goodbye(
+                .noCommonVersion,
+                "this member speaks versions \(ProtocolVersion.lowest) to \(ProtocolVersion.highest) of the protocol")
+        }
+        if hello.role == .peer {
+            try check(hello)
+        } else if hello.clusterID != 0, let genesis = identity.genesis, hello.clusterID != genesis.clusterID {
+            throw Goodbye(
+                .wrongCluster,
+                "member \(identity.memberID) belongs to another cluster than the members asked before; check --nodes")
+        }
+        connection.hello = hello
+        connections[connection.id] = connection
+        replica?.accept(connection)
+        var welcome = Welcome(
+            clusterID: identity.genesis?.clusterID ?? 0, memberID: identity.memberID,
+            incarnation: identity.incarnation, contentBytesMax: UInt32(FileTreeLimits.contentBytesMax),
+            members: identity.genesis?.text ?? options.clusterText)
+        welcome.isBootstrapping = identity.genesis == nil
+        welcome.knownVersion = UInt8(clamping: options.knownVersion)
+        connection.write { welcome.write(to: &$0) }
+        connection.flush()
+    }
+
+    /// Who may speak as a peer: a directory of this cluster; while this member waits for its cluster, whoever was given the
+    /// same list, and while it waits to be taken in, a cluster's member.
+    ///
+    /// A directory that this member's configuration does not name may still be a member's: of a configuration that this
+    /// one has yet to hear of, perhaps its leader's (section 6 of the paper). The leader alone knows better.
+    private func check(_ hello: Hello) throws {
+        if case .joining = phase {
+            guard hello.clusterID != 0 else {
+                throw Goodbye(
+                    .differentMembers, "member \(identity.memberID) waits to be taken in by a running cluster")
+            }
+            return
+        }
+        guard let genesis = identity.genesis else {
+            guard hello.members == options.clusterText else {
+                throw Goodbye(
+                    .differentMembers,
+                    "member \(identity.memberID) was started with --cluster \(options.clusterText), not \(hello.members)"
+                )
+            }
+            return
+        }
+        if hello.clusterID != 0, hello.clusterID == identity.formerClusterID {
+            throw Goodbye(
+                .recovered,
+                "the cluster that you know was given up when member \(identity.memberID) was recovered; delete this directory, "
+                    + "start an empty one with --join, and run 'banyan member add'")
+        }
+        guard hello.clusterID == genesis.clusterID || (hello.clusterID == 0 && hello.isBootstrapping) else {
+            throw Goodbye(.wrongCluster, "member \(identity.memberID) belongs to another cluster")
+        }
+        let configuration = replica?.core.configuration ?? genesis
+        if configuration.peers.contains(PeerID(hello.incarnation)) { return }
+        let isKnown = configuration.members.contains { $0.id == hello.memberID }
+        if hello.isBootstrapping || replica?.core.role == .leader {
+            throw Goodbye(
+                .unknownIncarnation,
+                isKnown
+                    ? "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
+                        + "under its old name; start it with --join, and run 'banyan member replace \(hello.memberID)'"
+                    : "member \(hello.memberID) does not belong to the cluster, or not any more")
+        }
+    }
+}
