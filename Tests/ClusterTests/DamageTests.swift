@@ -1,4 +1,5 @@
 import BanyanClient
+import CrashPoints
 import Foundation
 import NIOCore
 import Testing
@@ -104,6 +105,29 @@ struct DamageTests {
         #expect(try flip(cluster.directory(member) + "/log/data.mdb") > 0)
         try cluster.start(member)
         try await waitUntilRepaired(cluster, member)
+    }
+
+    @Test(
+        "a member that ends in the midst of its repair begins it anew",
+        arguments: [CrashPoint.repairBefore, .repairAfter])
+    func interruptedRepair(point: CrashPoint) async throws {
+        let cluster = try await cluster()
+        let member = try await cluster.leader() % 3 + 1
+        try cluster.signal(member, SIGKILL)
+        #expect(try flip(cluster.directory(member) + "/log/data.mdb") > 0)
+        try cluster.start(member, crashingAt: point.rawValue)
+        #expect(await cluster.condition { !cluster.isRunning(member) }, "the member never came to \(point.rawValue)")
+        try cluster.start(member)
+        // After the switch a second look finds nothing to repair.
+        let isBack = await cluster.condition {
+            let log = try cluster.log(member)
+            return log.contains("repaired") || log.contains("no damage")
+        }
+        #expect(isBack)
+        let client = cluster.client()
+        try await Self.waitUntilEqual(cluster, client)
+        #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
+        await client.close()
     }
 
     @Test("a row that is lost is found by verify, although every checksum fits")
