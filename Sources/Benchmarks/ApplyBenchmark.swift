@@ -18,12 +18,12 @@ struct ApplyBenchmark: ParsableCommand {
     @Option(help: "How many files the tree holds.") var files = 10_000
     @Option(help: "Seconds to measure.") var seconds = 8.0
     @Option(help: "Puts that reach the state thread at once.") var batch = 256
-    @Option(help: "A directory to work in; it is made, and removed at the end.") var data = "/tmp/banyan-bench-apply"
+    @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
+        "/tmp/banyan-bench-apply"
 
     mutating func run() throws {
-        try? FileManager.default.removeItem(atPath: data)
-        try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: data) }
+        let folder = try Folder(data)
+        defer { folder.remove() }
         let tree = try DurableTree(path: data)
         var index: Index = 0
         var rest: Nanoseconds = 0

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 
 /// What the parts can do alone, one table a run. See `make bench`.
 @main
@@ -6,6 +7,18 @@ struct Benchmarks: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "banyan-bench", abstract: "Measure parts of a member, each alone.",
         subcommands: [ApplyBenchmark.self, LogBenchmark.self])
+}
+
+/// A new directory to work in. One that is there already is somebody's, and is left alone.
+struct Folder {
+    let path: String
+
+    init(_ path: String) throws {
+        self.path = path
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    }
+
+    func remove() { try? FileManager.default.removeItem(atPath: path) }
 }
 
 /// Seconds on a clock that never goes back.

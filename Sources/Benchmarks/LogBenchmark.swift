@@ -16,12 +16,12 @@ struct LogBenchmark: ParsableCommand {
     @Option(help: "Bytes of each entry.") var size = 256
     @Option(help: "Seconds to measure.") var seconds = 5.0
     @Option(help: "Entries that the log keeps.") var tail: UInt64 = 20_000
-    @Option(help: "A directory to work in; it is made, and removed at the end.") var data = "/tmp/banyan-bench-log"
+    @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
+        "/tmp/banyan-bench-log"
 
     mutating func run() throws {
-        try? FileManager.default.removeItem(atPath: data)
-        try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: data) }
+        let folder = try Folder(data)
+        defer { folder.remove() }
         let store = try LogStore(path: data)
         let configuration = Configuration(clusterID: 1, members: [Member(id: 1, peer: PeerID(1), address: "a:1")])
         try store.found(Identity(memberID: 1, incarnation: 1, founders: "1=a:1"), genesis: configuration)
