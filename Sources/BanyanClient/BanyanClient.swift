@@ -276,11 +276,16 @@ extension MemberReport {
         let digits = String(status.digest, radix: 16)
         self.init(
             id: status.id, address: address, role: "\(status.role)", term: status.term, commitIndex: status.commit,
-            appliedIndex: status.applied, digest: String(repeating: "0", count: 32 - digits.count) + digits)
+            appliedIndex: status.applied, digest: String(repeating: "0", count: 32 - digits.count) + digits,
+            statistics: Dictionary(status.statistics.map { ($0.name, $0.value) }) { $1 },
+            workUnderWay: status.workUnderWay.map {
+                WorkReport(description: $0.description, bytesDone: $0.bytesDone, bytes: $0.bytes > 0 ? $0.bytes : nil)
+            })
     }
 
     init(unreachable id: UInt64, address: String) {
         self.init(
-            id: id, address: address, role: "unreachable", term: 0, commitIndex: 0, appliedIndex: 0, digest: "")
+            id: id, address: address, role: "unreachable", term: 0, commitIndex: 0, appliedIndex: 0, digest: "",
+            statistics: [:], workUnderWay: [])
     }
 }

@@ -55,6 +55,18 @@ extension BanyanClient {
         }
     }
 
+    /// Has the member write its state anew while it is in use, without the pages of its file that hold nothing. It takes as
+    /// long as that takes.
+    ///
+    /// - Throws: `noSuchMember`; `unreachable`; `busy` when it is being done already; `diskFull` when there is no room for two.
+    public func compact(_ id: UInt64) async throws -> CompactionReport {
+        guard let member = try await status().first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
+        guard member.role != "unreachable" else { throw BanyanError.unreachable }
+        var answer = try await request(.rewriteState, ByteBuffer(), member.address, within: .hours(24)).get()
+        guard let rewrite = StateRewrite(from: &answer) else { throw Self.malformedPiece }
+        return CompactionReport(id: id, address: member.address, rewrite)
+    }
+
     /// A request to one member, whose answer begins with a result code.
     private func request(
         _ kind: Frame.Kind, _ body: ByteBuffer, _ address: String, within limit: TimeAmount = pieceTimeout
@@ -68,6 +80,26 @@ extension BanyanClient {
             guard body.readInteger(as: UInt16.self) == 0 else { throw Self.malformedPiece }
             return body
         }
+    }
+}
+
+/// What became of a state that a member wrote anew.
+public struct CompactionReport: Equatable, Sendable {
+    public let id: UInt64
+    public let address: String
+    public let bytesBefore: UInt64
+    public let bytesAfter: UInt64
+    public let seconds: Double
+    /// Why the old one is still in use; empty if it is not.
+    public let failure: String
+
+    init(id: UInt64, address: String, _ rewrite: StateRewrite) {
+        self.id = id
+        self.address = address
+        bytesBefore = rewrite.bytesBefore
+        bytesAfter = rewrite.bytesAfter
+        seconds = Double(rewrite.milliseconds) / 1000
+        failure = rewrite.failure
     }
 }
 

@@ -123,4 +123,21 @@ public struct MemberReport: Equatable, Sendable {
     public let appliedIndex: UInt64
     /// 32 hexadecimal digits; members at the same applied index have the same digest.
     public let digest: String
+    /// Figures of the member's own, by their names; empty of a member that is unreachable, or whose program is older.
+    ///
+    /// `files` and `content_bytes` of the tree; `log_first_index`, `log_last_index` and `log_bytes`; `state_bytes` of its
+    /// file, of which `state_unused_bytes` hold nothing; `state_oldest_reader_commits`, since the oldest view of it that is
+    /// still open; `free_bytes`, that may still be written; `snapshot_bytes` of the one that is kept for members that need
+    /// one; `durable_index`; `cluster_version`.
+    public let statistics: [String: UInt64]
+    /// Long work that the member is doing.
+    public let workUnderWay: [WorkReport]
+}
+
+/// How far a member's work has come.
+public struct WorkReport: Equatable, Sendable {
+    public let description: String
+    public let bytesDone: UInt64
+    /// Nil while that is not known.
+    public let bytes: UInt64?
 }

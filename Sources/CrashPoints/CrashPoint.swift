@@ -27,6 +27,8 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case receivedAfterSync = "received-after-sync"
     case switchBefore = "switch-before"
     case switchAfter = "switch-after"
+    case rewriteCopied = "rewrite-copied"
+    case rewriteAdopted = "rewrite-adopted"
     case repairBefore = "repair-before"
     case repairAfter = "repair-after"
     case statesRemoveBefore = "states-remove-before"

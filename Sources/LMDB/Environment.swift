@@ -98,6 +98,28 @@ package final class Environment: @unchecked Sendable {
         return pages * Int(stat.ms_psize)
     }
 
+    /// How many commits have been made since the oldest view that is still open, whose pages can't be reused; 0 when there
+    /// is none.
+    package var oldestReaderCommits: Int {
+        var info = MDB_envinfo()
+        mdb_env_info(handle, &info)
+        var oldest = info.me_last_txnid
+        // Each line that LMDB gives is a reader: its process, its thread, and the commit that it sees, or a dash.
+        _ = withUnsafeMutablePointer(to: &oldest) { oldest in
+            mdb_reader_list(
+                handle,
+                { line, context in
+                    guard let line, let oldest = context?.assumingMemoryBound(to: Int.self) else { return 0 }
+                    let text = String(cString: line)
+                    if let seen = text.split(whereSeparator: \.isWhitespace).last.flatMap({ Int($0) }) {
+                        oldest.pointee = min(oldest.pointee, seen)
+                    }
+                    return 0
+                }, oldest)
+        }
+        return info.me_last_txnid - oldest
+    }
+
     /// Opens the database `name`, creating it when it is missing, in a write transaction of its own.
     package func database(_ name: String) throws(LMDBError) -> Database {
         let transaction = try beginWrite()

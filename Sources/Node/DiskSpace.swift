@@ -34,16 +34,30 @@ struct DiskSpace {
         defer { isLow = isFull }
         return isLow != isFull
     }
+}
 
-    /// Bytes that may still be written in `directory`: free on its disk, or free for reuse within the state's file, and
-    /// within the addresses that the two environments may fill.
-    static func free(in directory: String, _ state: StateEnvironment, _ log: LogStore, reserve: UInt64) -> UInt64 {
+/// What a member's files take of its disk.
+struct DiskUsage: Sendable {
+    /// Bytes that may still be written: free on the disk, or free for reuse within the state's file, and within the
+    /// addresses that the two environments may fill.
+    var freeBytes = UInt64.max
+    /// The state's file, and how much of it holds nothing.
+    var stateBytes: UInt64 = 0
+    var unusedBytes: UInt64 = 0
+    var logBytes: UInt64 = 0
+    /// Commits of the state since the oldest view of it that is still open.
+    var oldestReaderCommits: UInt64 = 0
+
+    init() {}
+
+    init(of state: StateEnvironment, _ log: LogStore) {
+        stateBytes = UInt64(state.usedBytes)
+        unusedBytes = UInt64(state.reusableBytes)
+        logBytes = UInt64(log.usedBytes)
+        oldestReaderCommits = UInt64(state.oldestReaderCommits)
         var status = statvfs()
-        guard statvfs(directory, &status) == 0 else { return 0 }
-        let disk = UInt64(status.f_bavail) * UInt64(status.f_frsize)
-        let free = min(disk, UInt64(state.unmappedBytes), UInt64(log.unmappedBytes))
-        // Counting what can be reused takes a scan, and matters only when there is little else.
-        if free > 4 * (reserve + Self.resumeBytes) { return free }
-        return free + UInt64(state.reusableBytes)
+        let isKnown = statvfs(state.path, &status) == 0
+        let disk = isKnown ? UInt64(status.f_bavail) * UInt64(status.f_frsize) : 0
+        freeBytes = min(disk, UInt64(state.unmappedBytes), UInt64(log.unmappedBytes)) + unusedBytes
     }
 }

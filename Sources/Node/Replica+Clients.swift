@@ -64,6 +64,7 @@ extension Replica {
                 PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isBackup: true))
             admitReads(of: connection)
         case .verify: verify(for: waiter)
+        case .rewriteState: rewriteState(for: waiter)
         case .readSnapshot: readBackup(frame, for: waiter)
         case .staleRead: staleRead(frame, waiter, deadline, on: connection)
         case .changeMembership: changeMembership(frame, for: waiter)
@@ -143,10 +144,41 @@ extension Replica {
             case .leader: .leader
             case .learner: .learner
             }
-        return MemberStatus(
+        var status = MemberStatus(
             id: identity.memberID, term: core.term, commit: core.commit, applied: lastReport.applied.index,
             digest: lastReport.applied.digest.value, role: role, members: core.configuration.text,
             leader: leaderAddress)
+        status.statistics = statistics
+        status.workUnderWay = workUnderWay
+        return status
+    }
+
+    private var statistics: [MemberStatus.Statistic] {
+        let applied = lastReport.applied
+        return [
+            .init("files", applied.files), .init("content_bytes", applied.bytes),
+            .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
+            .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
+            .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
+            .init("state_oldest_reader_commits", usage.oldestReaderCommits), .init("free_bytes", usage.freeBytes),
+            .init("snapshot_bytes", UInt64(spool?.bytes ?? 0)),
+            .init("cluster_version", UInt64(applied.clusterVersion)),
+        ]
+    }
+
+    private var workUnderWay: [MemberStatus.Work] {
+        var work = transfers.values.sorted { $0.peer < $1.peer }.map { transfer in
+            MemberStatus.Work(
+                "sending a snapshot to member \(memberID(of: transfer.peer))", bytesDone: UInt64(transfer.bytes),
+                of: UInt64(transfer.spool?.wholeBytes ?? 0))
+        }
+        if rewriting != nil {
+            work.append(
+                .init("writing the state anew", bytesDone: rewriter.bytes, of: usage.stateBytes - usage.unusedBytes))
+        }
+        if isScrubbing { work.append(.init("reading all that is kept", bytesDone: scrubber.bytes)) }
+        if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
+        return work
     }
 
     var leaderAddress: String {

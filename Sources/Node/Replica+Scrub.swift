@@ -24,7 +24,7 @@ extension Replica {
         }
     }
 
-    private func scrub(rate: Int?, then told: @escaping (Verification) -> Void) {
+    func scrub(rate: Int?, then told: @escaping (Verification) -> Void) {
         isScrubbing = true
         let this = NIOLoopBound((self, told), eventLoop: loop)
         let (first, last) = (core.log.compactedIndex + 1, core.durableIndex)

@@ -16,7 +16,8 @@ extension Replica {
     func compactIfDue() {
         guard
             let point = tail.compactionPoint(
-                durable: min(lastReport.durableIndex, core.applied), compacted: core.log.compactedIndex,
+                durable: min(lastReport.durableIndex, core.applied, decidedCopy ?? .max),
+                compacted: core.log.compactedIndex,
                 needed: neededByPeers)
         else { return }
         step(.compact(through: point))
@@ -32,7 +33,14 @@ extension Replica {
     private var neededByPeers: Index? {
         let present = core.peers.filter { core.now - $0.lastContact < core.limits.electionTimeout }
         let matches = present.filter { $0.state != .snapshot }.map(\.match)
-        return (matches + transfers.values.map { $0.index ?? $0.floor }).min()
+        let held = transfers.values.map { $0.index ?? $0.floor } + (rewriting.map { [$0.copied] } ?? [])
+        return (matches + held).min()
+    }
+
+    /// What the copy of the state has that the log names, or is about to name, as the member's: that must never go.
+    private var decidedCopy: Index? {
+        guard let rewriting, rewriting.isDecided else { return nil }
+        return rewriting.copied
     }
 
     // MARK: sending
@@ -65,7 +73,7 @@ extension Replica {
         }
     }
 
-    private func memberID(of peer: PeerID) -> UInt64 { core.configuration.member(peer)?.id ?? 0 }
+    func memberID(of peer: PeerID) -> UInt64 { core.configuration.member(peer)?.id ?? 0 }
 
     /// How long a snapshot that nobody takes is kept for the next, or for one that comes back.
     private static let spoolKept: Nanoseconds = 60_000_000_000
@@ -244,6 +252,8 @@ extension Replica {
     func switchState(to snapshot: SnapshotMetadata, _ write: Write) {
         guard let number = receivedState else { preconditionFailure("a snapshot is installed that nobody received") }
         receivedState = nil
+        abandonRewriting()
+        formerStates.append(stateNumber)
         stateNumber = number
         switchWrite = write.number
         // The entries behind the snapshot, if any stay, are the window's last.

@@ -36,6 +36,9 @@ extension Replica {
         if let number = switchWrite, number <= write {
             switchWrite = nil
             reader.removeStates(before: stateNumber)
+            // A copy of the former state may have a later number.
+            for former in formerStates where former > stateNumber { reader.removeState(former) }
+            formerStates = []
         }
         step(.saved(write: write))
         releaseHeld()
@@ -82,7 +85,10 @@ extension Replica {
     func reported(_ report: StateReport) {
         guard !isStopped else { return }
         lastReport = report
-        if let bytes = report.freeBytes { space.measured(bytes) }
+        if let measured = report.usage {
+            usage = measured
+            space.measured(measured.freeBytes)
+        }
         if !report.digests.isEmpty { remember(report.digests) }
         if let damage = report.damage { repair("\(damage)") }
         step(.applied(report.applied.index))
@@ -97,6 +103,7 @@ extension Replica {
         lastReport.answers = [:]
         continueDraining()
         beginBackups()
+        finishRewriting()
         reclaimIfNeeded()
         raiseVersionIfPossible()
         compactIfDue()

@@ -44,6 +44,7 @@ final class Replica {
     var lastReport: StateReport
 
     var space: DiskSpace
+    var usage = DiskUsage()
 
     // MARK: snapshots
 
@@ -56,6 +57,8 @@ final class Replica {
     var receivedState: UInt64?
     /// The write that makes it so on the disk.
     var switchWrite: UInt64?
+    /// Those that were in use before, and may go then.
+    var formerStates: [UInt64] = []
     /// Snapshots on their way to peers.
     var transfers: [PeerID: SnapshotTransfer] = [:]
     /// The last snapshot that was made, and when it was last of use.
@@ -66,6 +69,9 @@ final class Replica {
     var progressToldAt: Nanoseconds = 0
     /// When a peer's last transfer broke off.
     var failedTransfers: [PeerID: Nanoseconds] = [:]
+
+    let rewriter: RewriteThread
+    var rewriting: Rewriting?
 
     /// Snapshots that clients take, by connection, and those that wait until one can be made that covers an index.
     var backups: [UInt64: Spool] = [:]
@@ -165,6 +171,7 @@ final class Replica {
         let reader: ReaderThread
         let spooler: SpoolThread
         let scrubber: ScrubThread
+        let rewriter: RewriteThread
     }
 
     /// - Parameters:
@@ -187,6 +194,7 @@ final class Replica {
         reader = threads.reader
         spooler = threads.spooler
         scrubber = threads.scrubber
+        rewriter = threads.rewriter
         space = DiskSpace(reserve: options.reserve)
         self.tail = tail
         self.stateNumber = stateNumber
@@ -237,7 +245,7 @@ final class Replica {
 
     /// To be called off the loop, after `stop`.
     var closeThreads: [@Sendable () -> Void] {
-        [logWriter.close, stateThread.close, reader.close, spooler.close, scrubber.close]
+        [logWriter.close, stateThread.close, reader.close, spooler.close, scrubber.close, rewriter.close]
     }
 
     // MARK: a turn

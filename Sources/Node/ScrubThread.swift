@@ -22,13 +22,15 @@ final class ScrubThread: Sendable {
 
     private let thread: OwnedThread<Job>
     private let loop: any EventLoop
+    private let progress = WorkProgress()
 
     init(log: LogStore, loop: any EventLoop) {
         self.loop = loop
+        let progress = progress
         thread = OwnedThread(name: "scrub") {
             (
                 handle: { jobs in
-                    for job in jobs { job.done(Self.run(job, log)) }
+                    for job in jobs { job.done(Self.run(job, log, progress)) }
                 }, finish: {}
             )
         }
@@ -44,11 +46,14 @@ final class ScrubThread: Sendable {
             Job(environment: environment, entries: entries, rate: rate) { found in loop.execute { done(found) } })
     }
 
+    /// Bytes that the scrub under way has read.
+    var bytes: UInt64 { progress.bytes }
+
     func close() { thread.close() }
 
-    private static func run(_ job: Job, _ log: LogStore) -> Verification {
+    private static func run(_ job: Job, _ log: LogStore, _ progress: WorkProgress) -> Verification {
         let began = Clock.now
-        var pace = Pace(rate: job.rate)
+        var pace = Pace(rate: job.rate, progress)
         var found = Verification()
         if let environment = job.environment {
             do throws(StateError) { try read(environment, &found, &pace) } catch {
@@ -75,7 +80,7 @@ final class ScrubThread: Sendable {
         defer { (found.rows, found.bytes) = (audit.rows, audit.bytes) }
         try view.forEach { key, row throws(StateError) in
             try audit.add(key: key, row: row)
-            pace.read(key.byteCount + row.byteCount)
+            pace.passed(key.byteCount + row.byteCount)
         }
         _ = try audit.finish()
     }
@@ -91,7 +96,7 @@ final class ScrubThread: Sendable {
                     bytes += Int(entry.header.size)
                     return entry.header.index < last
                 }
-                pace.read(bytes)
+                pace.passed(bytes)
             } catch {
                 guard case .corruptEntry(let index) = error else { return next }
                 if index <= entries.upperBound { return index }
@@ -99,21 +104,5 @@ final class ScrubThread: Sendable {
             next = last + 1
         }
         return nil
-    }
-
-    /// Rests so that no more than so many bytes are read in a second.
-    private struct Pace {
-        let rate: Int?
-        private var bytes = 0
-
-        init(rate: Int?) { self.rate = rate }
-
-        mutating func read(_ count: Int) {
-            guard let rate else { return }
-            bytes += count
-            guard bytes >= max(1, rate / 50) else { return }
-            usleep(UInt32(bytes * 1_000_000 / max(1, rate)))
-            bytes = 0
-        }
     }
 }

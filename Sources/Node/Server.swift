@@ -231,7 +231,7 @@ package final class Server {
         )
         let opened = loop.makePromise(of: StateReport.self)
         let stateThread = StateThread(
-            path: statePath, log: store, knownVersion: options.knownVersion, reserve: options.reserve,
+            path: statePath, log: store, knownVersion: options.knownVersion,
             opened: { opened.succeed(StateReport(applied: $0, durableIndex: $0.index, environment: $1)) },
             report: { report in loop.execute { this.value.replica?.reported(report) } },
             failed: { error in
@@ -274,7 +274,9 @@ package final class Server {
             logWriter: logWriter, stateThread: stateThread,
             reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
             spooler: SpoolThread(directory: directory.path, loop: loop),
-            scrubber: ScrubThread(log: directory.store, loop: loop))
+            scrubber: ScrubThread(log: directory.store, loop: loop),
+            rewriter: RewriteThread(
+                log: directory.store, directory: directory.path, knownVersion: options.knownVersion, loop: loop))
         let replica = Replica(
             loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
             tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), threads: threads,

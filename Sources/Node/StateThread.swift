@@ -26,8 +26,8 @@ struct StateReport: Sendable {
     var digests: [(index: Index, digest: UInt128)] = []
     /// A row that was read, and is damaged.
     var damage: StateError?
-    /// What the disk has room for, when that was measured anew.
-    var freeBytes: UInt64?
+    /// When it was measured anew.
+    var usage: DiskUsage?
     /// Where snapshots are made from.
     var environment: StateEnvironment
     /// Whole frames, by connection, how many answers they hold, and how many of those are to reads.
@@ -55,6 +55,8 @@ final class StateThread: Sendable {
         case tick
         /// A snapshot took the state's place: go on with the one in this directory.
         case replace(path: String)
+        /// Go on with this copy of the state, which lacks the log's last entries.
+        case adopt(path: String)
     }
 
     private let thread: OwnedThread<Work>
@@ -65,7 +67,7 @@ final class StateThread: Sendable {
     ///   - opened: called once with what was applied before, before any report.
     ///   - failed: the state is damaged or its disk failed; nothing more is executed.
     init(
-        path: String, log: LogStore, knownVersion: UInt16, reserve: UInt64,
+        path: String, log: LogStore, knownVersion: UInt16,
         opened: @escaping @Sendable (Applied, StateEnvironment) -> Void,
         report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
     ) {
@@ -74,7 +76,7 @@ final class StateThread: Sendable {
             do throws(StateError) {
                 executor = Executor(
                     tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion,
-                    reserve: reserve, report: report)
+                    report: report)
             } catch {
                 failed(error)
                 return (handle: { _ in }, finish: {})
@@ -106,7 +108,6 @@ private final class Executor {
     private(set) var tree: DurableTree
     private let log: LogStore
     private let knownVersion: UInt16
-    private let reserve: UInt64
     private var measuredAt: Nanoseconds = 0
     var isBroken = false
     private let send: (StateReport) -> Void
@@ -116,10 +117,8 @@ private final class Executor {
     private var answerBytes = 0
 
     init(
-        tree: DurableTree, log: LogStore, knownVersion: UInt16, reserve: UInt64,
-        report send: @escaping (StateReport) -> Void
+        tree: DurableTree, log: LogStore, knownVersion: UInt16, report send: @escaping (StateReport) -> Void
     ) {
-        self.reserve = reserve
         self.send = send
         self.tree = tree
         self.log = log
@@ -140,6 +139,7 @@ private final class Executor {
                     try keepUpNowAndThen()
                 }
             case .replay(let range): try replay(range)
+            case .adopt(let path): try adopt(path)
             case .read(let query, let waiter): try read(query, for: waiter)
             case .tick: measureSpace()
             // What the old tree has not written yet goes with it: nothing of it counts any more.
@@ -157,7 +157,7 @@ private final class Executor {
         report.environment = tree.environment
         send(report)
         report.answers = [:]
-        report.freeBytes = nil
+        report.usage = nil
         report.damage = nil
         report.digests = []
         answerBytes = 0
@@ -170,7 +170,7 @@ private final class Executor {
         let now = Clock.now
         guard now - measuredAt >= Self.measureInterval else { return }
         measuredAt = now
-        report.freeBytes = DiskSpace.free(in: tree.environment.path, tree.environment, log, reserve: reserve)
+        report.usage = DiskUsage(of: tree.environment, log)
     }
 
     private func apply(_ record: ByteBuffer, _ index: Index, for waiter: Waiter?) throws(StateError) {
@@ -192,26 +192,18 @@ private final class Executor {
     }
 
     private func replay(_ range: ClosedRange<Index>) throws(StateError) {
-        var failure: StateError?
-        do {
-            try log.scan(from: range.lowerBound) { entry in
-                guard range.contains(entry.header.index) else { return false }
-                var discarded = ByteBuffer()
-                do throws(StateError) {
-                    try tree.apply(
-                        index: entry.header.index, term: entry.header.term, kind: entry.header.kind,
-                        payload: entry.payload, answer: &discarded)
-                    try keepUpNowAndThen()
-                } catch {
-                    failure = error
-                    return false
-                }
-                return true
-            }
-        } catch {
-            throw .store(-1)
+        try tree.replay(through: range.upperBound, from: log) { () throws(StateError) in try keepUpNowAndThen() }
+    }
+
+    /// Nothing is executed that is not durable in the log: the copy gets from there what it lacks.
+    private func adopt(_ path: String) throws(StateError) {
+        let copy = try DurableTree(path: path, knownVersion: knownVersion)
+        try copy.replay(through: tree.applied.index, from: log) { () throws(StateError) in
+            _ = try copy.keepUp(now: Clock.now)
         }
-        if let failure { throw failure }
+        guard copy.applied == tree.applied else { throw .wrongDigest }
+        tree = copy
+        report.usage = DiskUsage(of: tree.environment, log)
     }
 
     private func read(_ query: ByteBuffer, for waiter: Waiter) throws(StateError) {

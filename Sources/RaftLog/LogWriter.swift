@@ -26,6 +26,8 @@ package final class LogWriter: Sendable {
         case write(Request)
         /// The entries that this covers may go: the durable state has them.
         case compact(SnapshotMetadata)
+        /// The state lives in the directory of this number from now on.
+        case state(UInt64, done: @Sendable () -> Void)
     }
 
     /// The most bytes of entries in one transaction: a longer one would keep the first write of it waiting.
@@ -54,6 +56,7 @@ package final class LogWriter: Sendable {
                     while !isBroken, !rest.isEmpty {
                         do throws(LMDBError) {
                             var requests: [Request] = []
+                            var switched: [@Sendable () -> Void] = []
                             var bytes = 0
                             while let next = rest.first, bytes < Self.batchBytesMax {
                                 rest.removeFirst()
@@ -62,10 +65,14 @@ package final class LogWriter: Sendable {
                                     requests.append(request)
                                     bytes += request.records.reduce(0) { $0 + $1.readableBytes }
                                 case .compact(let compaction): batch.compaction = compaction
+                                case .state(let number, let done):
+                                    batch.switchState(to: number)
+                                    switched.append(done)
                                 }
                             }
                             try batch.write(requests)
                             if let last = requests.last { completed(last.write.number) }
+                            for done in switched { done() }
                         } catch {
                             isBroken = true
                             failed(error)
@@ -80,6 +87,14 @@ package final class LogWriter: Sendable {
 
     /// Lets the entries go that a durable state covers.
     package func compact(behind state: SnapshotMetadata) { thread.send(.compact(state)) }
+
+    /// Makes the state in the directory of this number the one that counts. It holds the same commands' effects as the one
+    /// before; the log has those that either lacks.
+    ///
+    /// - Parameter done: called on the writer's thread once it is so on the disk.
+    package func switchState(to number: UInt64, done: @escaping @Sendable () -> Void) {
+        thread.send(.state(number, done: done))
+    }
 
     /// Finishes what was sent and waits for it.
     package func close() { thread.close() }
@@ -102,6 +117,13 @@ private final class LogBatch {
         erasedBefore = store.firstKept() ?? row.compactedIndex + 1
     }
 
+    private var switchesState = false
+
+    func switchState(to number: UInt64) {
+        row.stateNumber = number
+        switchesState = true
+    }
+
     /// Writes everything in one transaction, with one sync.
     func write(_ requests: [LogWriter.Request]) throws(LMDBError) {
         var transaction = try store.environment.beginWrite()
@@ -113,7 +135,9 @@ private final class LogBatch {
             try append(request, &transaction)
             erasable += 2 * request.records.count
         }
-        let (switches, compacts) = (requests.contains { $0.write.snapshot != nil }, compaction != nil)
+        let switches = switchesState || requests.contains { $0.write.snapshot != nil }
+        let compacts = compaction != nil
+        switchesState = false
         if let compaction, compaction.index > row.compactedIndex {
             (row.compactedIndex, row.compactedTerm) = (compaction.index, compaction.term)
             try store.writeBase(compaction.configuration, &transaction)

@@ -48,6 +48,8 @@ package final class Spool: Sendable {
 
     /// Bytes in the file so far.
     package var bytes: Int { progress.withLock { $0.ends.last ?? 0 } }
+    /// Bytes of the whole file; nil while it is being written.
+    package var wholeBytes: Int? { progress.withLock { $0.isWhole ? $0.ends.last : nil } }
     package var hasFailed: Bool { progress.withLock { $0.failure != nil } }
 
     /// Writes everything, at most `chunksAtOnce` chunks in memory at once, each compressed by a thread of its own.

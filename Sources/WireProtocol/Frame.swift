@@ -35,6 +35,8 @@ package struct Frame: Equatable, Sendable {
         case readSnapshot = 25
         /// Read all that the member keeps, and say what is damaged: see `Verification`.
         case verify = 26
+        /// Write the state anew, without the pages of its file that hold nothing: see `StateRewrite`.
+        case rewriteState = 27
 
         case result = 32
         case refusal = 33

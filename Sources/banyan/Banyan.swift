@@ -19,7 +19,8 @@ struct Banyan: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
             MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
-            MemberCommand.self, VerifyCommand.self, SnapshotCommand.self, RecoverCommand.self, LocalCommand.self,
+            MemberCommand.self, VerifyCommand.self, CompactCommand.self, SnapshotCommand.self, RecoverCommand.self,
+            LocalCommand.self,
         ])
 
     static func main() async {

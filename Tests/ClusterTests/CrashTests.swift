@@ -25,12 +25,7 @@ struct CrashTests {
 
     private func check(_ cluster: TestCluster, _ acknowledged: [String: [UInt8]]) async throws {
         let client = cluster.client()
-        let isEqual = await cluster.condition {
-            let members = try await client.status()
-            return members.count == cluster.ports.count && Set(members.map(\.appliedIndex)).count == 1
-                && Set(members.map(\.digest)).count == 1
-        }
-        #expect(isEqual, "the members do not agree; see \(cluster.folder.path)")
+        #expect(await cluster.membersAgree(client), "the members do not agree; see \(cluster.folder.path)")
         for (path, content) in acknowledged.sorted(by: { $0.key < $1.key }) {
             #expect(try await client.get(path).content == content, "\(path)")
         }

@@ -161,6 +161,15 @@ final class TestCluster {
             && members.allSatisfy { $0.role == "leader" || $0.role == "follower" }
     }
 
+    /// Waits until all members have executed the same commands, with the same effect.
+    func membersAgree(_ client: BanyanClient) async -> Bool {
+        await condition {
+            let members = try await client.status()
+            return members.count == ports.count && Set(members.map(\.appliedIndex)).count == 1
+                && Set(members.map(\.digest)).count == 1 && !members.contains { $0.role == "unreachable" }
+        }
+    }
+
     /// Asks until `holds` is true, and answers in time; false when it is not so within a minute.
     func condition(_ holds: () async throws -> Bool) async -> Bool {
         let end = ContinuousClock.now + .seconds(60)

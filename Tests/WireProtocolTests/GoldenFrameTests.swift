@@ -20,6 +20,16 @@ struct GoldenFrameTests {
             clusterID: 0x0102, memberID: 3, incarnation: 0x0405, contentBytesMax: 1 << 20, members: "1=a:1,2=b:2")
         let status = MemberStatus(
             id: 1, term: 2, commit: 3, applied: 4, digest: 5, role: .leader, members: "1=a:1", leader: "a:1")
+        var busy = status
+        busy.statistics = [.init("files", 6), .init("log_bytes", 7)]
+        busy.workUnderWay = [.init("sending", bytesDone: 8, of: 9)]
+        let atWork = busy
+        var verification = Verification()
+        (verification.index, verification.digest, verification.rows, verification.bytes) = (1, 2, 3, 4)
+        (verification.firstEntry, verification.lastEntry, verification.damagedEntry) = (5, 7, 6)
+        (verification.milliseconds, verification.damage) = (8, "log entry 6")
+        let verified = verification
+        let rewrite = StateRewrite(bytesBefore: 1, bytesAfter: 2, milliseconds: 3, failure: "no")
         let vote = Message(from: PeerID(1), to: PeerID(2), term: 3, body: .vote(lastIndex: 4, lastTerm: 5))
         let refused = Message(
             from: PeerID(1), to: PeerID(2), term: 3,
@@ -32,7 +42,10 @@ struct GoldenFrameTests {
             ("hello", buffer { hello.write(to: &$0) }), ("welcome", buffer { welcome.write(to: &$0) }),
             ("goodbye", buffer { Goodbye(.wrongCluster, "no").write(to: &$0) }),
             ("refusal", buffer { Refusal(.notLeader, leader: "a:1").write(to: &$0, requestID: 6) }),
-            ("status", buffer { status.write(to: &$0, requestID: 6) }), ("vote", buffer { vote.writeHead(to: &$0) }),
+            ("status", buffer { status.write(to: &$0, requestID: 6) }),
+            ("status-at-work", buffer { atWork.write(to: &$0, requestID: 6) }),
+            ("vote", buffer { vote.writeHead(to: &$0) }),
+            ("verification", buffer { verified.write(to: &$0) }), ("state-rewrite", buffer { rewrite.write(to: &$0) }),
             ("append-refused", buffer { refused.writeHead(to: &$0) }),
             ("append-accepted", buffer { accepted.writeHead(to: &$0, freeBytes: 0x0A0B) }),
             ("configuration", buffer { configuration.write(to: &$0) }),
@@ -96,6 +109,10 @@ struct GoldenFrameTests {
                     for id in [4, 5] as [UInt64] { MembershipRequest(.promote, id: id).write(to: &$0) }
                 }
             ),
+            ("open-snapshot", request(.openSnapshot) { _ in }),
+            ("read-snapshot", request(.readSnapshot) { $0.writeInteger(UInt32(3)) }),
+            ("verify", request(.verify) { _ in }),
+            ("rewrite-state", request(.rewriteState) { _ in }),
             ("list", request(.read) { Query.list(.root, after: Array("m".utf8), limit: 100).write(to: &$0) }),
         ]
     }

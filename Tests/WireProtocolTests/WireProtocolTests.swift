@@ -44,8 +44,11 @@ struct WireProtocolTests {
         #expect(try Goodbye(frame { goodbye.write(to: &$0) }) == goodbye)
         let refusal = Refusal(.notLeader, leader: "a:1")
         #expect(try Refusal(frame { refusal.write(to: &$0, requestID: 1) }) == refusal)
-        let status = MemberStatus(
+        var status = MemberStatus(
             id: 1, term: 2, commit: 3, applied: 4, digest: 5, role: .leader, members: "1=a:1", leader: "a:1")
+        #expect(try MemberStatus(frame { status.write(to: &$0, requestID: 1) }) == status)
+        status.statistics = [.init("files", 6)]
+        status.workUnderWay = [.init("sending", bytesDone: 8)]
         #expect(try MemberStatus(frame { status.write(to: &$0, requestID: 1) }) == status)
     }
 

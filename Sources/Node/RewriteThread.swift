@@ -1,0 +1,137 @@
+import CrashPoints
+import FileTree
+import Glibc
+import NIOCore
+import Raft
+import RaftLog
+import Threads
+import WireProtocol
+
+/// The thread that writes the state anew beside the one in use: every row once, in the order of the keys, so that the new
+/// file has no page that holds nothing. LMDB gives freed pages to later writes and never back to the disk.
+final class RewriteThread: Sendable {
+    private enum Job: Sendable {
+        case copy(StateEnvironment, number: UInt64, rate: Int?, @Sendable (Result<Applied, StateError>) -> Void)
+        case catchUp(number: UInt64, through: Index, @Sendable (Result<Applied, StateError>) -> Void)
+    }
+
+    private let thread: OwnedThread<Job>
+    private let loop: any EventLoop
+    private let progress = WorkProgress()
+
+    init(log: LogStore, directory: String, knownVersion: UInt16, loop: any EventLoop) {
+        self.loop = loop
+        let progress = progress
+        thread = OwnedThread(name: "rewrite") {
+            (
+                handle: { jobs in
+                    for job in jobs {
+                        switch job {
+                        case .copy(let environment, let number, let rate, let done):
+                            done(
+                                Self.result { () throws(StateError) in
+                                    try Self.copy(
+                                        environment, DataDirectory.statePath(in: directory, number),
+                                        Pace(rate: rate, progress))
+                                })
+                        case .catchUp(let number, let index, let done):
+                            done(
+                                Self.result { () throws(StateError) in
+                                    try Self.catchUp(
+                                        DataDirectory.statePath(in: directory, number), through: index, log,
+                                        knownVersion)
+                                })
+                        }
+                    }
+                }, finish: {}
+            )
+        }
+    }
+
+    /// Copies the last commit of `environment` into the new directory of the state `number`, and answers on the loop's thread
+    /// with what was applied in it. Every row is checked on the way, and the digest at the end.
+    func copy(
+        _ environment: StateEnvironment, to number: UInt64, rate: Int?,
+        done: @escaping @Sendable (Result<Applied, StateError>) -> Void
+    ) {
+        let loop = loop
+        thread.send(.copy(environment, number: number, rate: rate) { result in loop.execute { done(result) } })
+    }
+
+    /// Executes in the copy what the log has behind it, up to `index`, makes that durable, and closes the copy.
+    func catchUp(
+        _ number: UInt64, through index: Index, done: @escaping @Sendable (Result<Applied, StateError>) -> Void
+    ) {
+        let loop = loop
+        thread.send(.catchUp(number: number, through: index) { result in loop.execute { done(result) } })
+    }
+
+    /// Bytes that the copying under way has written.
+    var bytes: UInt64 { progress.bytes }
+
+    func close() { thread.close() }
+
+    private static func result(_ work: () throws(StateError) -> Applied) -> Result<Applied, StateError> {
+        do throws(StateError) { return .success(try work()) } catch { return .failure(error) }
+    }
+
+    private static func copy(
+        _ environment: StateEnvironment, _ path: String, _ pace: consuming Pace
+    ) throws(StateError) -> Applied {
+        do { try DataDirectory.makeDirectory(path) } catch { throw .store(errno) }
+        let view = try StateView(environment)
+        let copy = try StateImport(path: path)
+        var audit = StateAudit()
+        try view.forEach { key, row throws(StateError) in
+            try audit.add(key: key, row: row)
+            try copy.add(key: key, row: row)
+            pace.passed(key.byteCount + row.byteCount)
+        }
+        let applied = try audit.finish()
+        try copy.finish()
+        // The log must never name a state whose directory a power cut may take away.
+        do { try DataDirectory.sync(path + "/..") } catch { throw .store(errno) }
+        return applied
+    }
+
+    private static func catchUp(
+        _ path: String, through index: Index, _ log: LogStore, _ knownVersion: UInt16
+    ) throws(StateError) -> Applied {
+        let tree = try DurableTree(path: path, knownVersion: knownVersion)
+        try tree.replay(through: index, from: log) { () throws(StateError) in _ = try tree.keepUp(now: Clock.now) }
+        try tree.commit()
+        CrashPoint.rewriteCopied.reach()
+        return tree.applied
+    }
+}
+
+extension DurableTree {
+    /// Executes what the log has behind the applied index, through `index`. Nobody gets the answers.
+    ///
+    /// - Parameter executed: called after each command.
+    func replay(
+        through index: Index, from log: LogStore, executed: () throws(StateError) -> Void
+    ) throws(StateError) {
+        guard applied.index < index else { return }
+        var failure: StateError?
+        do throws(LogError) {
+            try log.scan(from: applied.index + 1) { entry in
+                guard entry.header.index <= index else { return false }
+                var discarded = ByteBuffer()
+                do throws(StateError) {
+                    try apply(
+                        index: entry.header.index, term: entry.header.term, kind: entry.header.kind,
+                        payload: entry.payload, answer: &discarded)
+                    try executed()
+                } catch {
+                    failure = error
+                    return false
+                }
+                return true
+            }
+        } catch {
+            throw .store(-1)
+        }
+        if let failure { throw failure }
+    }
+}
