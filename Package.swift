@@ -26,6 +26,7 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -96,7 +97,7 @@ let package = Package(
             name: "LoadGenerator",
             dependencies: [
                 "BanyanClient", "FileTree", "WireProtocol", "Histories", nioCore, nioPosix,
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                histogram,
             ],
             swiftSettings: strict),
 
@@ -116,7 +117,10 @@ let package = Package(
             dependencies: ["BanyanClient", "Mirror", "Node", "Snapshots", "Console", nioCore, arguments],
             swiftSettings: strict),
         .executableTarget(
-            name: "banyan-load", dependencies: ["LoadGenerator", "Histories", "BanyanClient", "Console", arguments],
+            name: "banyan-load",
+            dependencies: [
+                "LoadGenerator", "Histories", "BanyanClient", "Console", arguments, histogram,
+            ],
             swiftSettings: strict),
 
         .executableTarget(
@@ -145,6 +149,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
         .testTarget(name: "HistoriesTests", dependencies: ["Histories"], swiftSettings: strict),
+        .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", nioCore], swiftSettings: strict),
         .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",

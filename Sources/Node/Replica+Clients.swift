@@ -1,4 +1,5 @@
 import FileTree
+import Glibc
 import NIOCore
 import Raft
 import Transport
@@ -162,7 +163,7 @@ extension Replica {
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spool?.bytes ?? 0)),
-            .init("cluster_version", UInt64(applied.clusterVersion)),
+            .init("cluster_version", UInt64(applied.clusterVersion)), .init("process_id", UInt64(getpid())),
         ]
     }
 

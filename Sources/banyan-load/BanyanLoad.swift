@@ -9,30 +9,61 @@ import LoadGenerator
 struct BanyanLoad: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "banyan-load",
-        abstract: "Put closed-loop load on a Banyan cluster and measure it.",
+        abstract: "Put load on a Banyan cluster and measure it.",
         discussion: """
-            Each client sends its next request when the last one was answered. Gets and listings are linearizable. The
-            files stand in /load, in 100 directories; get and list write them first. The exit code is 1 when an
-            operation failed.
+            Without --rate the loop is closed: each client sends its next request when the last one was answered, which finds \
+            the peak, and hides what a stall costs those who would have come meanwhile. With --rate it is open: requests become \
+            due at that rate whatever the cluster does, and the latency counts from then on.
 
-            --workload register measures nothing: its clients put, get, compare and set, and delete --files files (new ones
+              banyan-load --workload put --clients 256                      the peak
+              banyan-load --workload put --rate 20000                       the latency at 20,000 requests a second
+              banyan-load --workload mixed --mix put=50,get=40,list=10
+              banyan-load --ramp                                            from 1 client to 1,024: where is the knee?
+              banyan-load --during kill-leader@5s                           what does a leader's end cost?
+
+            The files stand in /load; gets, listings and --fill write them first. No two contents are alike, and none \
+            compresses. The exit code is 1 when more than --max-error-rate of the requests failed.
+
+            --workload register measures nothing: its clients put, get, compare and set, and delete --files files (new ones \
             every two seconds) while you do your worst to the cluster, and write down what they saw:
               banyan-load --workload register --clients 10 --files 10 --duration 60s --history h.jsonl
               banyan-sim --check h.jsonl
             """)
 
+    enum Workload: String, ExpressibleByArgument, CaseIterable { case put, get, list, mixed, register }
+    enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
+    enum Target: String, ExpressibleByArgument, CaseIterable { case leader, spread }
+
     @Option(help: ArgumentHelp("Addresses of members.", valueName: "host:port,..."))
     var nodes: NodeList?
-    @Option(help: "put, get, list, or register: see --history.") var workload: Load.Workload = .put
-    @Option(help: "How many requests are under way at once.") var clients = 256
+    @Option(help: "put, get, list, mixed (see --mix), or register (see --history).") var workload = Workload.put
+    @Option(help: ArgumentHelp("Of mixed: the parts of each kind.", valueName: "put=50,get=40,list=10"))
+    var mix: Load.Mix?
+    @Option(help: "How many requests are under way at once, at the most.") var clients = 256
     @Option(help: "Over how many connections.") var connections = 16
-    @Option(help: "Bytes of a file.") var size = 256
+    @Option(help: "Bytes of a file, 1048576 at the most.") var size = 256
     @Option(help: "How many files.") var files = 10_000
+    @Option(help: "In how many directories.") var directories = 100
+    @Option(help: "uniform, or zipfian: a few files very often.") var distribution = KeyDistribution.uniform
+    @Flag(help: "First write every file once, one directory after the other.") var fill = false
+    @Option(help: "Of gets and listings: linearizable, lease or stale.") var consistency = Level.linearizable
+    @Option(help: "Where reads go: the leader, or spread over all members.") var target = Target.leader
+    @Option(help: ArgumentHelp("Requests a second that become due (open loop).", valueName: "number")) var rate: Double?
     @Option(help: "How long to measure, as in 10s.") var duration: Seconds = Seconds(value: 10)
     @Option(help: "How long to run before that.") var warmup: Seconds = Seconds(value: 2)
-    enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
-    @Option(help: "Of gets and listings: linearizable, lease or stale.") var consistency = Level.linearizable
+    @Flag(help: "Measure 1, 2, 4 and so on up to 1,024 clients, for --duration each.") var ramp = false
+    @Option(
+        help: ArgumentHelp(
+            "Of members on this machine: kill-leader, kill-follower, or pause-leader (for 5 s), at a time after --warmup; several with commas.",
+            valueName: "kill-leader@5s"))
+    var during: FaultPlan?
+    @Option(
+        name: .customLong("max-error-rate"),
+        help: ArgumentHelp("Exit with 1 when a larger part of the requests failed.", valueName: "0..1"))
+    var errorRateMax = 0.0
     @Option(help: ArgumentHelp("Write the result as JSON; - is standard output.", valueName: "file")) var json: String?
+    @Option(help: ArgumentHelp("Write a line for each second.", valueName: "file")) var csv: String?
+    @Option(help: ArgumentHelp("Write a page with charts.", valueName: "file")) var html: String?
     @Option(
         help: ArgumentHelp(
             "With --workload register: what each client did, as JSON lines for 'banyan-sim --check'.", valueName: "file"
@@ -40,98 +71,100 @@ struct BanyanLoad: AsyncParsableCommand {
     var history: String?
 
     func validate() throws {
-        guard clients > 0, connections > 0, files > 0, duration.value > 0, (0...(1 << 20)).contains(size) else {
+        guard clients > 0, connections > 0, files > 0, directories > 0, duration.value > 0,
+            (0...(1 << 20)).contains(size)
+        else {
             throw ValidationError(
-                "--clients, --connections, --files and --duration must be positive, --size from 0 to 1048576")
+                "--clients, --connections, --files, --directories and --duration must be positive, --size from 0 to 1048576"
+            )
+        }
+        guard clients <= 65_536 else { throw ValidationError("--clients: at most 65536") }
+        guard rate ?? 1 > 0, rate ?? 1 <= 10_000_000 else {
+            throw ValidationError("--rate must be positive, and at most 10000000")
+        }
+        guard (0...1).contains(errorRateMax) else { throw ValidationError("--max-error-rate is from 0 to 1") }
+        guard (workload == .mixed) == (mix != nil) else {
+            throw ValidationError("--workload mixed and --mix put=50,get=40,list=10 belong together")
         }
         guard (workload == .register) == (history != nil) else {
             throw ValidationError("--workload register and --history FILE belong together")
+        }
+        guard !ramp || (rate == nil && during == nil && csv == nil && html == nil) else {
+            throw ValidationError("--ramp excludes --rate, --during, --csv and --html")
         }
     }
 
     static func main() async { await Console.run(Self.self) }
 
-    private struct Report: Encodable {
-        let system = "banyan"
-        let workload: String
-        let clients: Int
-        let connections: Int
-        let size: Int
-        let files: Int
-        let operations: Int
-        let operationsPerSecond: Double
-        let errors: Int
-        let latencyMilliseconds: [String: Double]
-
-        enum CodingKeys: String, CodingKey {
-            case system, workload, clients, connections, size, files, operations, errors
-            case operationsPerSecond = "operations_per_second"
-            case latencyMilliseconds = "latency_ms"
-        }
+    private func load(of nodes: [String]) -> Load {
+        let operations: Load.Mix =
+            switch workload {
+            case .put, .register: Load.Mix(.put)
+            case .get: Load.Mix(.get)
+            case .list: Load.Mix(.list)
+            case .mixed: mix ?? Load.Mix(.put)
+            }
+        let level: Consistency =
+            switch consistency {
+            case .linearizable: .linearizable
+            case .lease: .lease
+            case .stale: .stale(maximumAge: nil)
+            }
+        return Load(
+            nodes: nodes, mix: operations, clients: clients, connections: connections, size: size, files: files,
+            directories: min(directories, files), distribution: distribution, consistency: level,
+            isSpread: target == .spread, rate: rate, isFilled: fill, duration: duration.duration,
+            warmup: warmup.duration)
     }
 
-    private var level: Consistency {
-        switch consistency {
-        case .linearizable: .linearizable
-        case .lease: .lease
-        case .stale: .stale(maximumAge: nil)
+    func run() async throws {
+        let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
+        let load = load(of: list.addresses)
+        if let history { return try await runRegister(load, to: history) }
+        if ramp { return try await Ramp(workload: workload.rawValue, json: json).run(load) }
+        let live = LiveLine()
+        let result = try await measure(
+            load, faults: during?.faults(on: list.addresses) ?? [], filling: live.filling, progress: live.second)
+        live.end()
+        let report = Report(workload: workload.rawValue, load: load, result: result)
+        if let json { try write(report.json(), to: json) }
+        if let csv { try write(report.csv(), to: csv) }
+        if let html { try write(HTMLReport(report).page(), to: html) }
+        if json != "-", csv != "-", html != "-" { try Console.print(report.table()) }
+        if result.operations == 0 {
+            throw CommandFailure(result.firstError ?? "no operation ended within --duration", exitCode: 5)
         }
+        if result.errorRate > errorRateMax { throw ExitCode.failure }
     }
 
     /// What failed is part of the history, and no failure of the tool.
     private func runRegister(_ load: Load, to path: String) async throws {
         let result = try await RegisterWorkload.run(load)
-        do { try HistoryFile.encode(result.history).write(to: URL(fileURLWithPath: path)) } catch {
-            throw CommandFailure("\(path): can't be written")
-        }
+        try write(String(decoding: HistoryFile.encode(result.history), as: UTF8.self), to: path)
         try Console.print(
             "register  \(result.history.count) operations, \(result.answered) answered, \(result.failures) failed"
                 + (result.firstFailure.map { ", the first: \($0)" } ?? ""))
         if result.answered == 0 { throw CommandFailure(result.firstFailure ?? "nothing was answered", exitCode: 5) }
     }
+}
 
-    func run() async throws {
-        let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
-        let load = Load(
-            nodes: list.addresses, workload: workload, clients: clients,
-            connections: connections, size: size, files: files, duration: .milliseconds(Int64(duration.value * 1000)),
-            warmup: .milliseconds(Int64(warmup.value * 1000)), consistency: level)
-        if let history { return try await runRegister(load, to: history) }
-        let result: LoadResult
-        do { result = try await LoadGenerator.run(load) } catch let error as BanyanError {
-            throw CommandFailure("filling /load: \(error)", exitCode: 5)
-        }
-        let at = { Double(result.latency.valueAtPercentile($0)) / 1000 }
-        let report = Report(
-            workload: workload.rawValue, clients: clients, connections: load.connections, size: size, files: files,
-            operations: result.operations, operationsPerSecond: Double(result.operations) / result.seconds,
-            errors: result.errors,
-            latencyMilliseconds: [
-                "p50": at(50), "p90": at(90), "p99": at(99), "p999": at(99.9), "max": Double(result.latency.max) / 1000,
-            ])
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys]
-        let encoded = try encoder.encode(report)
-        if let json, json != "-" {
-            do { try encoded.write(to: URL(fileURLWithPath: json)) } catch {
-                throw CommandFailure("\(json): can't be written")
-            }
-        }
-        if json == "-" {
-            try Console.print(String(decoding: encoded, as: UTF8.self))
-        } else {
-            try Console.print(
-                """
-                \(workload.rawValue)  \(clients) clients on \(load.connections) connections, \(size) bytes, \(files) files
-                operations   \(result.operations) in \(duration.value) s: \(Int(report.operationsPerSecond)) per second
-                latency ms   p50 \(at(50))  p90 \(at(90))  p99 \(at(99))  p99.9 \(at(99.9))  max \(Double(result.latency.max) / 1000)
-                errors       \(result.errors)\(result.firstError.map { ", the first: \($0)" } ?? "")
-                """)
-        }
-        if result.operations == 0 {
-            throw CommandFailure(result.firstError ?? "no operation ended within --duration", exitCode: 5)
-        }
-        if result.errors > 0 { throw ExitCode.failure }
+/// Runs a load, and says in one line why it could not begin.
+func measure(
+    _ load: Load, faults: [Fault] = [], filling: @escaping @Sendable (Int) -> Void = { _ in },
+    progress: @escaping @Sendable (LoadResult.Second) -> Void = { _ in }
+) async throws -> LoadResult {
+    do {
+        return try await LoadGenerator.run(load, faults: faults, filling: filling, progress: progress)
+    } catch let error as BanyanError {
+        throw CommandFailure("\(error)", exitCode: 5)
+    }
+}
+
+/// - Parameter path: - is standard output.
+func write(_ text: String, to path: String) throws {
+    if path == "-" { return try Console.print(text) }
+    do { try Data((text + "\n").utf8).write(to: URL(fileURLWithPath: path)) } catch {
+        throw CommandFailure("\(path): can't be written")
     }
 }
 
@@ -145,7 +178,22 @@ struct Seconds: ExpressibleByArgument {
         self.value = value
     }
 
+    var duration: Duration { .milliseconds(Int64(value * 1000)) }
     var defaultValueDescription: String { "\(Int(value))s" }
 }
 
-extension Load.Workload: ExpressibleByArgument {}
+extension KeyDistribution: ExpressibleByArgument {}
+
+extension Load.Mix: ExpressibleByArgument {
+    public init?(argument: String) {
+        var weights: [(operation: Load.Operation, weight: Int)] = []
+        for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+            let sides = part.split(separator: "=")
+            guard sides.count == 2, let operation = Load.Operation(rawValue: String(sides[0])),
+                let weight = Int(sides[1])
+            else { return nil }
+            weights.append((operation, weight))
+        }
+        self.init(weights)
+    }
+}

@@ -1,0 +1,67 @@
+import ArgumentParser
+import BanyanClient
+import Console
+import Foundation
+import LoadGenerator
+
+/// What is done to members on this machine while they are loaded: kill-leader@5s,pause-leader@12s.
+struct FaultPlan: ExpressibleByArgument {
+    private enum Kind: String, CaseIterable {
+        case killLeader = "kill-leader"
+        case killFollower = "kill-follower"
+        case pauseLeader = "pause-leader"
+    }
+
+    private let faults: [(kind: Kind, at: Seconds)]
+
+    init?(argument: String) {
+        var faults: [(kind: Kind, at: Seconds)] = []
+        for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+            let sides = part.split(separator: "@")
+            guard sides.count == 2, let kind = Kind(rawValue: String(sides[0])),
+                let at = Seconds(argument: String(sides[1]))
+            else { return nil }
+            faults.append((kind, at))
+        }
+        self.faults = faults
+    }
+
+    /// How long a paused leader stands still.
+    private static let pause = DispatchTimeInterval.seconds(5)
+
+    func faults(on nodes: [String]) -> [Fault] {
+        faults.map { kind, at in
+            Fault(after: at.duration) {
+                let client = BanyanClient(nodes: nodes, timeout: .seconds(2))
+                let members = try await client.status()
+                await client.close()
+                let role = kind == .killFollower ? "follower" : "leader"
+                guard let victim = members.first(where: { $0.role == role }) else {
+                    throw CommandFailure("--during: there is no \(role) to strike", exitCode: 5)
+                }
+                let process = try Self.process(of: victim)
+                let description = "\(kind.rawValue): member \(victim.id), process \(process)"
+                return (
+                    description,
+                    {
+                        kill(process, kind == .pauseLeader ? SIGSTOP : SIGKILL)
+                        guard kind == .pauseLeader else { return }
+                        DispatchQueue.global().asyncAfter(deadline: .now() + Self.pause) { kill(process, SIGCONT) }
+                    }
+                )
+            }
+        }
+    }
+
+    /// The member's process, if it runs on this machine and under a name that leaves no doubt.
+    private static func process(of member: MemberReport) throws -> pid_t {
+        let host = member.address.split(separator: ":").dropLast().joined(separator: ":")
+        guard ["127.0.0.1", "localhost", "[::1]"].contains(host) else {
+            throw CommandFailure("--during: member \(member.id) at \(member.address) is not on this machine")
+        }
+        guard let number = member.statistics["process_id"], let process = pid_t(exactly: number), process > 1,
+            let name = try? String(contentsOfFile: "/proc/\(process)/comm", encoding: .utf8), name == "banyand\n"
+        else { throw CommandFailure("--during: no process of member \(member.id) can be found on this machine") }
+        return process
+    }
+}

@@ -1,0 +1,101 @@
+import BanyanClient
+import Foundation
+import Testing
+
+/// The load tool against real members: what it counts is what happened.
+@Suite("banyan-load", .serialized)
+struct LoadToolTests {
+    private struct Report: Decodable {
+        struct Fault: Decodable {
+            let gap_seconds: Double
+            let acknowledged: Int
+            let refused: Int
+            let unknown: Int
+        }
+        struct Second: Decodable { let operations: Int }
+        let operations: Int
+        let refused: Int
+        let unknown: Int
+        let unsent: Int
+        let faults: [Fault]
+        let timeline: [Second]
+        let latency_ms_by_operation: [String: [String: Double]]
+    }
+
+    private func load(
+        _ cluster: TestCluster, _ arguments: [String]
+    ) throws -> (report: Report?, code: Int32, errors: String) {
+        let json = cluster.folder.appendingPathComponent("load.json")
+        try? FileManager.default.removeItem(at: json)
+        let result = try cluster.run(
+            "banyan-load", ["--nodes", cluster.addresses.joined(separator: ","), "--json", json.path] + arguments)
+        let report = try (try? Data(contentsOf: json)).map { try JSONDecoder().decode(Report.self, from: $0) }
+        return (report, result.code, result.errors)
+    }
+
+    @Test("an open loop accounts for every request that was due, while its leader is killed too")
+    func openLoop() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let html = cluster.folder.appendingPathComponent("load.html").path
+        let csv = cluster.folder.appendingPathComponent("load.csv").path
+        let (report, code, errors) = try load(
+            cluster,
+            [
+                "--workload", "mixed", "--mix", "put=2,get=1,list=1", "--files", "200", "--directories", "4",
+                "--distribution", "zipfian", "--clients", "16", "--rate", "500", "--warmup", "1s", "--duration", "3s",
+                "--during", "kill-leader@1s", "--max-error-rate", "1", "--html", html, "--csv", csv,
+            ])
+        #expect(code == 0, "\(errors)")
+        let found = try #require(report)
+        // What was answered after the end counts in the latencies alone: those are of the clients' last requests.
+        let counted = found.operations + found.refused + found.unknown + found.unsent
+        #expect((1500 - 16...1501).contains(counted), "\(counted) of 1,500 are accounted for")
+        #expect(Set(found.latency_ms_by_operation.keys) == ["put", "get", "list"])
+        let fault = try #require(found.faults.first)
+        #expect(fault.gap_seconds > 0)
+        #expect(fault.acknowledged + fault.refused + fault.unknown <= 16)
+        #expect(found.timeline.map(\.operations).reduce(0, +) == found.operations)
+        #expect(try String(contentsOfFile: csv, encoding: .utf8).split(separator: "\n").count == 4)
+        let page = try String(contentsOfFile: html, encoding: .utf8)
+        #expect(page.contains("<svg") && page.contains("kill-leader") && !page.contains("http"))
+    }
+
+    @Test("a closed loop keeps all its clients' requests apart: each that was under way at a fault ends in one way")
+    func closedLoop() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let (report, code, errors) = try load(
+            cluster,
+            [
+                "--clients", "8", "--files", "100", "--size", "2000", "--warmup", "0s", "--duration", "2s", "--during",
+                "kill-follower@1s",
+            ])
+        #expect(code == 0, "\(errors)")
+        let found = try #require(report)
+        let fault = try #require(found.faults.first)
+        #expect(fault.acknowledged == 8 && fault.refused == 0 && fault.unknown == 0)
+        // Contents are unlike each other, and each is kept.
+        let client = cluster.client()
+        let bytes = try await client.status().first { $0.role == "leader" }?.statistics["state_bytes"] ?? 0
+        #expect(bytes > 100 * 2000)
+        await client.close()
+    }
+
+    @Test("failures make the exit code, as far as they are more than is allowed")
+    func errorRate() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        // Half of the load's directories can't be made.
+        _ = try await client.put("/load/d0", [])
+        await client.close()
+        let arguments = [
+            "--clients", "4", "--files", "100", "--directories", "2", "--warmup", "0s", "--duration", "1s",
+        ]
+        let strict = try load(cluster, arguments)
+        #expect(strict.code == 1)
+        #expect(try #require(strict.report).refused > 0)
+        #expect(try load(cluster, arguments + ["--max-error-rate", "0.9"]).code == 0)
+        #expect(try load(cluster, ["--workload", "mixed"]).code == 2)
+        #expect(try load(cluster, ["--mix", "put=0"]).code == 2)
+        #expect(try load(cluster, ["--during", "kill-everybody@1s"]).code == 2)
+    }
+}
