@@ -305,7 +305,10 @@ final class ClientCore {
             request.redirects += 1
             forgetLeader()
             retryLater(request)
-        case .corrupt: complete(request, .failure(.protocolViolation("the member's copy is damaged")))
+        case .corrupt:
+            complete(
+                request,
+                .failure(.refused("the leader: its copy is damaged, or the members' copies differ; see its log")))
         }
     }
 

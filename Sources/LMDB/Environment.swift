@@ -98,6 +98,17 @@ package final class Environment: @unchecked Sendable {
         return pages * Int(stat.ms_psize)
     }
 
+    /// Whether the file that is open is still the one under this environment's path. One that was deleted or replaced takes
+    /// every write, and nobody will ever find them again.
+    package var isInPlace: Bool {
+        var descriptor: mdb_filehandle_t = -1
+        var (opened, named) = (stat(), stat())
+        guard mdb_env_get_fd(handle, &descriptor) == MDB_SUCCESS, fstat(descriptor, &opened) == 0,
+            stat(path + "/data.mdb", &named) == 0
+        else { return false }
+        return opened.st_ino == named.st_ino && opened.st_dev == named.st_dev
+    }
+
     /// How many commits have been made since the oldest view that is still open, whose pages can't be reused; 0 when there
     /// is none.
     package var oldestReaderCommits: Int {

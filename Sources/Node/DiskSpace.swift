@@ -48,6 +48,9 @@ struct DiskUsage: Sendable {
     /// Commits of the state since the oldest view of it that is still open.
     var oldestReaderCommits: UInt64 = 0
 
+    /// Whether the files that are written are those that stand in the member's directory.
+    var isInPlace = true
+
     init() {}
 
     init(of state: StateEnvironment, _ log: LogStore) {
@@ -55,6 +58,7 @@ struct DiskUsage: Sendable {
         unusedBytes = UInt64(state.reusableBytes)
         logBytes = UInt64(log.usedBytes)
         oldestReaderCommits = UInt64(state.oldestReaderCommits)
+        isInPlace = state.isInPlace && log.isInPlace
         var status = statvfs()
         let isKnown = statvfs(state.path, &status) == 0
         let disk = isKnown ? UInt64(status.f_bavail) * UInt64(status.f_frsize) : 0

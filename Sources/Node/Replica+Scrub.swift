@@ -97,6 +97,10 @@ extension Replica {
             return
         }
         agreedDigest = (index, agreed)
+        if isAlarmed {
+            logger.notice("a majority agrees on the state again: puts are taken", metadata: ["index": "\(index)"])
+        }
+        isAlarmed = false
         if own.digest != agreed { judge((index, agreed)) }
     }
 

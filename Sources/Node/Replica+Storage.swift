@@ -88,6 +88,11 @@ extension Replica {
         if let measured = report.usage {
             usage = measured
             space.measured(measured.freeBytes)
+            guard measured.isInPlace else {
+                return fatal(
+                    "\(directory): its files were deleted, moved or replaced while this member ran, so that what it writes is "
+                        + "lost; put them back, or start it with an empty directory and run 'banyan member replace'")
+            }
         }
         if !report.digests.isEmpty { remember(report.digests) }
         if let damage = report.damage { repair("\(damage)") }

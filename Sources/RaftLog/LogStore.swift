@@ -85,6 +85,7 @@ package final class LogStore: Sendable {
 
     /// Bytes that the file may still grow by, until its map is full.
     package var unmappedBytes: Int { environment.unmappedBytes }
+    package var isInPlace: Bool { environment.isInPlace }
     /// Bytes of the file in use or free for reuse.
     package var usedBytes: Int { environment.usedBytes }
 

@@ -148,16 +148,7 @@ struct DamageTests {
         let cluster = try await cluster()
         let member = try await cluster.leader() % 3 + 1
         try cluster.signal(member, SIGTERM)
-        try Self.change(cluster.directory(member) + "/state-1") { transaction, database in
-            var bytes: [UInt8] = []
-            var cursor = try transaction.cursor(database)
-            let key = StateKey.applied
-            if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
-            // The digest's last byte, and the checksum anew.
-            bytes[55] ^= 1
-            bytes.withUnsafeMutableBytes { RowChecksum.seal($0, of: StateKey.applied) { _ in } }
-            return (StateKey.applied, bytes)
-        }
+        try Self.changeDigest(of: cluster.directory(member) + "/state-1")
         try cluster.start(member)
         let client = cluster.client()
         let isRepaired = await cluster.condition {
@@ -173,6 +164,63 @@ struct DamageTests {
         #expect(try cluster.log(member).contains("another digest than the majority's"))
         await client.close()
         try await waitUntilRepaired(cluster, member)
+    }
+
+    @Test("with no majority for either of two states, puts are refused, and what is there stays readable")
+    func alarm() async throws {
+        let cluster = try await TestCluster.start(members: 2)
+        let client = cluster.client()
+        _ = try await client.put("/d/marked", Array(Self.marker.utf8))
+        #expect(await cluster.membersAgree(client))
+        let member = try await cluster.leader() % 2 + 1
+        try cluster.signal(member, SIGTERM)
+        try Self.changeDigest(of: cluster.directory(member) + "/state-1")
+        try cluster.start(member)
+        let isRefused = await cluster.condition {
+            do {
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for number in 0..<100 {
+                        group.addTask { _ = try await client.put("/d/\(number)", Array("content \(number)".utf8)) }
+                    }
+                    try await group.waitForAll()
+                }
+                return false
+            } catch BanyanError.refused(let reason) {
+                return reason.contains("damaged")
+            }
+        }
+        #expect(isRefused)
+        #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
+        let logs = try (1...2).map { try cluster.log($0) }
+        #expect(logs.contains { $0.contains("no majority agrees") })
+        await client.close()
+    }
+
+    @Test("a member whose files are taken away stops, instead of writing what nobody will find")
+    func vanishedFiles() async throws {
+        let cluster = try await cluster()
+        let member = try await cluster.leader()
+        try FileManager.default.removeItem(atPath: cluster.directory(member))
+        #expect(await cluster.condition { !cluster.isRunning(member) }, "it goes on")
+        #expect(try cluster.log(member).contains("banyan member replace"))
+        let client = cluster.client()
+        _ = try await client.put("/d/after", [1])
+        #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
+        await client.close()
+    }
+
+    /// Makes a stopped member's state one that took another course than it should have.
+    private static func changeDigest(of path: String) throws {
+        try change(path) { transaction, database in
+            var bytes: [UInt8] = []
+            var cursor = try transaction.cursor(database)
+            let key = StateKey.applied
+            if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
+            // The digest's last byte, and the checksum anew.
+            bytes[55] ^= 1
+            bytes.withUnsafeMutableBytes { RowChecksum.seal($0, of: StateKey.applied) { _ in } }
+            return (StateKey.applied, bytes)
+        }
     }
 
     /// Changes one row of a stopped member's state behind its back.

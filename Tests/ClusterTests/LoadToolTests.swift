@@ -7,7 +7,7 @@ import Testing
 struct LoadToolTests {
     private struct Report: Decodable {
         struct Fault: Decodable {
-            let gap_seconds: Double
+            let gapSeconds: Double
             let acknowledged: Int
             let refused: Int
             let unknown: Int
@@ -19,7 +19,7 @@ struct LoadToolTests {
         let unsent: Int
         let faults: [Fault]
         let timeline: [Second]
-        let latency_ms_by_operation: [String: [String: Double]]
+        let latencyMsByOperation: [String: [String: Double]]
     }
 
     private func load(
@@ -29,7 +29,9 @@ struct LoadToolTests {
         try? FileManager.default.removeItem(at: json)
         let result = try cluster.run(
             "banyan-load", ["--nodes", cluster.addresses.joined(separator: ","), "--json", json.path] + arguments)
-        let report = try (try? Data(contentsOf: json)).map { try JSONDecoder().decode(Report.self, from: $0) }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        let report = try (try? Data(contentsOf: json)).map { try decoder.decode(Report.self, from: $0) }
         return (report, result.code, result.errors)
     }
 
@@ -50,9 +52,9 @@ struct LoadToolTests {
         // What was answered after the end counts in the latencies alone: those are of the clients' last requests.
         let counted = found.operations + found.refused + found.unknown + found.unsent
         #expect((1500 - 16...1501).contains(counted), "\(counted) of 1,500 are accounted for")
-        #expect(Set(found.latency_ms_by_operation.keys) == ["put", "get", "list"])
+        #expect(Set(found.latencyMsByOperation.keys) == ["put", "get", "list"])
         let fault = try #require(found.faults.first)
-        #expect(fault.gap_seconds > 0)
+        #expect(fault.gapSeconds > 0)
         #expect(fault.acknowledged + fault.refused + fault.unknown <= 16)
         #expect(found.timeline.map(\.operations).reduce(0, +) == found.operations)
         #expect(try String(contentsOfFile: csv, encoding: .utf8).split(separator: "\n").count == 4)

@@ -50,6 +50,57 @@ struct LMDBTests {
         #expect(try scratch.get("lost") == nil)
     }
 
+    @Test("a file that half fills its map gets a larger one when it is opened")
+    func mapGrowth() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("lmdb-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        /// Writes MiB after MiB, and answers with how many there was room for.
+        func fill(_ prefix: String) throws -> Int {
+            let environment = try Environment(path: folder.path, mapSize: 8 << 20, databases: 2)
+            let database = try environment.database("test")
+            let value = [UInt8](repeating: 7, count: 1 << 20)
+            for number in 0..<12 {
+                do throws(LMDBError) {
+                    var transaction = try environment.beginWrite()
+                    try transaction.put(Array("\(prefix)\(number)".utf8).span.bytes, value.span.bytes, in: database)
+                    try transaction.commit()
+                } catch {
+                    return number
+                }
+            }
+            return 12
+        }
+        let first = try fill("a")
+        #expect((5..<8).contains(first))
+        #expect(try fill("b") == 12)
+        let environment = try Environment(path: folder.path, mapSize: 8 << 20, databases: 2)
+        let database = try environment.database("test")
+        let transaction = try environment.beginRead()
+        #expect(try transaction.count(database) == first + 12)
+    }
+
+    @Test("an environment knows when its file is no longer the one under its name")
+    func inPlace() throws {
+        let scratch = try Scratch()
+        try scratch.put([("a", "1")])
+        #expect(scratch.environment.isInPlace)
+        try FileManager.default.removeItem(at: scratch.folder)
+        #expect(!scratch.environment.isInPlace)
+    }
+
+    @Test("the oldest reader is known by the commits since its view")
+    func oldestReader() throws {
+        let scratch = try Scratch()
+        try scratch.put([("a", "1")])
+        #expect(scratch.environment.oldestReaderCommits == 0)
+        let reader = try scratch.environment.beginRead()
+        try scratch.put([("b", "1")])
+        try scratch.put([("c", "1")])
+        #expect(scratch.environment.oldestReaderCommits == 2)
+        #expect(try reader.count(scratch.database) == 1)
+    }
+
     @Test("a cursor goes through the keys in the order of their bytes")
     func cursorOrder() throws {
         let scratch = try Scratch()

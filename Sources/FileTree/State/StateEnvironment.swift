@@ -25,6 +25,7 @@ package struct StateEnvironment: Sendable {
     package var unmappedBytes: Int { environment.unmappedBytes }
     /// Bytes of the file in use or free for reuse.
     package var usedBytes: Int { environment.usedBytes }
+    package var isInPlace: Bool { environment.isInPlace }
     package var oldestReaderCommits: Int { environment.oldestReaderCommits }
     /// Bytes of the file that hold nothing; 0 when that can't be found out.
     package var reusableBytes: Int { (try? environment.reusableBytes()) ?? 0 }
