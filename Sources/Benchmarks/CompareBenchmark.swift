@@ -1,0 +1,109 @@
+import ArgumentParser
+import Foundation
+
+/// The standard table: three members and the load on this machine, and beside them, if they are there, the peers.
+struct CompareBenchmark: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "compare", abstract: "The standard table of loads, in turns with other systems.",
+        discussion: """
+            --peers names a folder with an executable for each system, called as
+              NAME start DIR | NAME load --op put|get|list --clients N --connections N --size N --seconds N | NAME stop DIR
+            whose load prints one line of JSON with operations_per_second, latency_ms and errors.
+            """)
+
+    @Option(help: "How many turns; medians are printed.") var turns = 5
+    @Option(help: "Seconds of each load.") var seconds = 5
+    @Option(help: "A folder with peers' programs.") var peers: String?
+    @Option(help: "Which of them, with commas.") var systems = "etcd,zookeeper"
+    @Option(help: "Rows whose names begin so, with commas.") var rows = "put,get,list"
+    @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
+        "/tmp/banyan-bench-compare"
+
+    private struct Row {
+        let name: String
+        let operation: String
+        let clients: Int
+        var size = 256
+    }
+
+    private static let all = [
+        Row(name: "put 256 clients", operation: "put", clients: 256),
+        Row(name: "put 64 clients", operation: "put", clients: 64),
+        Row(name: "put 1 client", operation: "put", clients: 1),
+        Row(name: "get 64 clients", operation: "get", clients: 64),
+        Row(name: "get 256 clients", operation: "get", clients: 256),
+        Row(name: "list 64 clients", operation: "list", clients: 64),
+        Row(name: "put 16 KiB", operation: "put", clients: 64, size: 16384),
+    ]
+
+    func run() throws {
+        let folder = try Folder(data)
+        defer { folder.remove() }
+        let chosen = Self.all.filter { row in rows.split(separator: ",").contains { row.name.hasPrefix($0) } }
+        let others = peers == nil ? [] : systems.split(separator: ",").map(String.init)
+        var figures: [String: [String: [LoadFigures]]] = [:]
+        var memory: [String: [Double]] = [:]
+        for turn in 1...turns {
+            let members = try LocalMembers("\(data)/banyan", port: 18501)
+            for row in chosen {
+                let result = try members.load([
+                    "--workload", row.operation, "--clients", "\(row.clients)", "--connections",
+                    "\(min(16, row.clients))", "--size", "\(row.size)", "--duration", "\(seconds)s", "--warmup", "1s",
+                ])
+                figures["banyan", default: [:]][row.name, default: []].append(result)
+            }
+            memory["banyan", default: []].append(Double(members.residentMebibytes()))
+            _ = consume members
+            for system in others {
+                try load(system, chosen, &figures, &memory)
+            }
+            FileHandle.standardError.write(Data("turn \(turn) of \(turns)\n".utf8))
+        }
+        print(Self.line(["", "banyan/s", "p50 ms", "p99 ms"] + others.flatMap { ["\($0)/s", "p50 ms", "p99 ms"] } + ["ratio"]))
+        for row in chosen {
+            let cells = (["banyan"] + others).map { system in Self.cells(figures[system]?[row.name] ?? []) }
+            let best = cells.dropFirst().map(\.rate).max() ?? 0
+            print(
+                Self.line(
+                    [row.name] + cells.flatMap { ["\(Int($0.rate))", "\($0.p50)", "\($0.p99)"] }
+                        + [best > 0 ? "\(Double(Int(cells[0].rate / best * 100)) / 100)" : ""]))
+        }
+        print(
+            "resident MiB: "
+                + (["banyan"] + others).map { "\($0) \(Int(median(memory[$0] ?? [])))" }.joined(separator: ", "))
+    }
+
+    private func load(
+        _ system: String, _ rows: [Row], _ figures: inout [String: [String: [LoadFigures]]],
+        _ memory: inout [String: [Double]]
+    ) throws {
+        guard let peers else { return }
+        let (program, directory) = ("\(peers)/\(system)", "\(data)/\(system)")
+        try execute(program, ["start", directory])
+        defer { try? execute(program, ["stop", directory]) }
+        for row in rows {
+            let line = try output(
+                of: program,
+                [
+                    "load", "--op", row.operation, "--clients", "\(row.clients)", "--connections",
+                    "\(min(16, row.clients))", "--size", "\(row.size)", "--seconds", "\(seconds)",
+                ])
+            figures[system, default: [:]][row.name, default: []].append(try LoadFigures.read(line))
+        }
+        let kibibytes = try output(of: "\(peers)/memory", [directory]).split(separator: "\n").compactMap { Double($0) }
+        memory[system, default: []].append((kibibytes.max() ?? 0) / 1024)
+    }
+
+    private static func cells(_ figures: [LoadFigures]) -> (rate: Double, p50: Double, p99: Double) {
+        let rounded = { (value: Double) in Double(Int(value * 100)) / 100 }
+        return (
+            median(figures.map(\.operationsPerSecond)), rounded(median(figures.map { $0.latencyMs["p50"] ?? 0 })),
+            rounded(median(figures.map { $0.latencyMs["p99"] ?? 0 }))
+        )
+    }
+
+    private static func line(_ cells: [String]) -> String {
+        cells.enumerated().map { $1.padding(toLength: max($0 == 0 ? 18 : 11, $1.count + 1), withPad: " ", startingAt: 0) }
+            .joined()
+    }
+}
