@@ -11,7 +11,7 @@ import PackageDescription
 //     FileTree  WireProtocol                       commands, queries, apply; frames
 //     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
 //     CrashPoints                                  where tests end a process
-//     CLMDB     CZlib                              system libraries
+//     CLMDB     CZlib    CLibdeflate               system libraries
 
 let strict: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -57,10 +57,11 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CLibdeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
 
         .target(name: "Raft", swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: strict),
-        .target(name: "Deflate", dependencies: ["CZlib"], swiftSettings: strict),
+        .target(name: "Deflate", dependencies: ["CZlib", "CLibdeflate"], swiftSettings: strict),
         .target(name: "Threads", dependencies: [], swiftSettings: strict),
         .target(name: "CrashPoints", swiftSettings: strict),
 

@@ -1,6 +1,9 @@
-import CZlib
+import CLibdeflate
 
 /// The CRC-32 of zlib, gzip and PNG (polynomial 0xEDB88320, reflected).
+///
+/// Every row and every entry is checked whenever it is read: libdeflate's takes a tenth of the time of zlib's, by the
+/// processor's carry-less multiplication.
 package struct CRC32 {
     /// The checksum of what was added so far.
     package private(set) var value: UInt32 = 0
@@ -9,7 +12,7 @@ package struct CRC32 {
 
     package mutating func add(_ bytes: UnsafeRawBufferPointer) {
         guard let base = bytes.baseAddress else { return }
-        value = UInt32(truncatingIfNeeded: crc32_z(UInt(value), base.assumingMemoryBound(to: UInt8.self), bytes.count))
+        value = libdeflate_crc32(value, base, bytes.count)
     }
 
     package mutating func add(_ bytes: RawSpan) { bytes.withUnsafeBytes { add($0) } }
