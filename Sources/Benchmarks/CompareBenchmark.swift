@@ -59,7 +59,9 @@ struct CompareBenchmark: ParsableCommand {
             }
             FileHandle.standardError.write(Data("turn \(turn) of \(turns)\n".utf8))
         }
-        print(Self.line(["", "banyan/s", "p50 ms", "p99 ms"] + others.flatMap { ["\($0)/s", "p50 ms", "p99 ms"] } + ["ratio"]))
+        print(
+            Self.line(
+                ["", "banyan/s", "p50 ms", "p99 ms"] + others.flatMap { ["\($0)/s", "p50 ms", "p99 ms"] } + ["ratio"]))
         for row in chosen {
             let cells = (["banyan"] + others).map { system in Self.cells(figures[system]?[row.name] ?? []) }
             let best = cells.dropFirst().map(\.rate).max() ?? 0
@@ -103,7 +105,9 @@ struct CompareBenchmark: ParsableCommand {
     }
 
     private static func line(_ cells: [String]) -> String {
-        cells.enumerated().map { $1.padding(toLength: max($0 == 0 ? 18 : 11, $1.count + 1), withPad: " ", startingAt: 0) }
-            .joined()
+        cells.enumerated().map {
+            $1.padding(toLength: max($0 == 0 ? 18 : 11, $1.count + 1), withPad: " ", startingAt: 0)
+        }
+        .joined()
     }
 }

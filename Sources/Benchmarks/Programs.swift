@@ -139,7 +139,8 @@ final class LocalMembers {
     /// MiB that the members have of their own, LMDB's map not counted: the largest.
     func residentMebibytes() -> Int {
         processes.values.map { process in
-            let status = (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8)) ?? ""
+            let status =
+                (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8)) ?? ""
             let line = status.split(separator: "\n").first { $0.hasPrefix("RssAnon") }
             return (line?.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? 0) >> 10
         }.max() ?? 0

@@ -14,6 +14,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     /// Whether `applied` changed since it was last written.
     private var isAppliedWritten = true
     private var sessions: Sessions
+    let directories = DirectoryCache()
     /// The highest cluster version whose commands this tree executes.
     let knownVersion: UInt16
 

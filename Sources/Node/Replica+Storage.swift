@@ -97,15 +97,15 @@ extension Replica {
         if !report.digests.isEmpty { remember(report.digests) }
         if let damage = report.damage { repair("\(damage)") }
         step(.applied(report.applied.index))
-        for (id, answer) in report.answers {
-            guard let connection = connections[id] else { continue }
+        for answer in report.answers {
+            guard let connection = connections[answer.connection] else { continue }
             connection.requestsInFlight -= answer.count
             connection.readsInFlight -= answer.reads
             if answer.reads > 0 { admitReads(of: connection) }
             connection.write { $0.writeImmutableBuffer(answer.frames) }
             markDirty(connection)
         }
-        lastReport.answers = [:]
+        lastReport.answers = []
         continueDraining()
         beginBackups()
         finishRewriting()

@@ -30,10 +30,12 @@ struct StateReport: Sendable {
     var usage: DiskUsage?
     /// Where snapshots are made from.
     var environment: StateEnvironment
-    /// Whole frames, by connection, how many answers they hold, and how many of those are to reads.
-    var answers: [UInt64: Answers] = [:]
+    /// For each connection once.
+    var answers: [Answers] = []
 
+    /// Whole frames, how many answers they hold, and how many of those are to reads.
     struct Answers: Sendable {
+        let connection: UInt64
         var frames = ByteBuffer()
         var count = 0
         var reads = 0
@@ -114,6 +116,8 @@ private final class Executor {
     /// Rest that commands owe to the disk.
     private var restDue: Nanoseconds = 0
     private var report: StateReport
+    /// Where each connection's answers stand in the report.
+    private var positions: [UInt64: Int] = [:]
     private var answerBytes = 0
 
     init(
@@ -156,7 +160,8 @@ private final class Executor {
         report.durableIndex = tree.durable.index
         report.environment = tree.environment
         send(report)
-        report.answers = [:]
+        report.answers = []
+        positions.removeAll(keepingCapacity: true)
         report.usage = nil
         report.damage = nil
         report.digests = []
@@ -213,27 +218,35 @@ private final class Executor {
             // A rotten row is never served; the tree goes on with the rows that are sound.
             guard case .corruptRow = error else { throw error }
             report.damage = error
-            var answers = report.answers.removeValue(forKey: waiter.connection) ?? StateReport.Answers()
-            Refusal(.corrupt).write(to: &answers.frames, requestID: waiter.requestID)
-            answers.count += 1
-            answers.reads += 1
-            report.answers[waiter.connection] = answers
+            let position = position(of: waiter.connection)
+            Refusal(.corrupt).write(to: &report.answers[position].frames, requestID: waiter.requestID)
+            report.answers[position].count += 1
+            report.answers[position].reads += 1
         }
     }
 
     private func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) throws(StateError) -> Void) throws(StateError) {
-        var answers = report.answers.removeValue(forKey: waiter.connection) ?? StateReport.Answers()
-        let start = answers.frames.beginFrame(.result, requestID: waiter.requestID)
-        do throws(StateError) { try body(&answers.frames) } catch {
-            answers.frames.moveWriterIndex(to: start)
-            report.answers[waiter.connection] = answers
+        let position = position(of: waiter.connection)
+        // Out of the array while it is written to, so that it is the only one of its kind and nothing is copied.
+        var frames = ByteBuffer()
+        swap(&frames, &report.answers[position].frames)
+        defer { swap(&frames, &report.answers[position].frames) }
+        let start = frames.beginFrame(.result, requestID: waiter.requestID)
+        do throws(StateError) { try body(&frames) } catch {
+            frames.moveWriterIndex(to: start)
             throw error
         }
-        answers.frames.endFrame(at: start)
-        answers.count += 1
-        if waiter.isRead { answers.reads += 1 }
-        answerBytes += answers.frames.writerIndex - start
-        report.answers[waiter.connection] = answers
+        frames.endFrame(at: start)
+        report.answers[position].count += 1
+        if waiter.isRead { report.answers[position].reads += 1 }
+        answerBytes += frames.writerIndex - start
+    }
+
+    private func position(of connection: UInt64) -> Int {
+        if let position = positions[connection] { return position }
+        positions[connection] = report.answers.count
+        report.answers.append(StateReport.Answers(connection: connection))
+        return report.answers.count - 1
     }
 
     /// The disk is looked after once in so many commands, and between any two pieces of work.

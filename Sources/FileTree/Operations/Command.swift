@@ -51,9 +51,9 @@ package struct CommandHeader: Equatable, Sendable {
     /// Nil when the bytes are too few or the operation is not one of this version.
     init?(from buffer: inout ByteBuffer) {
         guard let (version, code) = buffer.readMultipleIntegers(as: (UInt16, UInt8).self),
-            buffer.readBytes(length: 5) != nil, let operation = Operation(rawValue: code),
-            let (session, sequence, lowest, logTime, wallTime) = buffer.readMultipleIntegers(
-                as: (UInt64, UInt64, UInt64, UInt64, Int64).self)
+            let operation = Operation(rawValue: code),
+            let (_, _, session, sequence, lowest, logTime, wallTime) = buffer.readMultipleIntegers(
+                as: (UInt8, UInt32, UInt64, UInt64, UInt64, UInt64, Int64).self)
         else { return nil }
         self.version = version
         self.operation = operation

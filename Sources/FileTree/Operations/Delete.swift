@@ -49,6 +49,7 @@ package struct Delete: Equatable, Sendable {
         switch entry.metadata.kind {
         case .file: try tree.releaseContent(of: entry)
         case .directory:
+            tree.directories.forgetAll()
             if try !tree.isEmptyDirectory(entry.metadata.inode) {
                 guard isRecursive else { return .failed(.directoryNotEmpty, revision: 0) }
                 try tree.orphan(entry.metadata.inode)

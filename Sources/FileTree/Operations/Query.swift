@@ -74,6 +74,15 @@ extension FileTree where Store: ~Copyable {
         }
     }
 
+    /// The directory that holds, or would hold, what is at the path.
+    private borrowing func parent(of path: TreePath) throws -> UInt64 {
+        if let parent = directories.inode(of: path.parentBytes) { return parent }
+        switch try resolve(path).get() {
+        case .entry(let parent, _): return parent
+        case .root, .missing, .missingParents: throw TreeError.notFound
+        }
+    }
+
     private borrowing func stat(_ path: TreePath, into answer: inout ByteBuffer) throws {
         let metadata = try find(path)?.entry.metadata ?? Self.rootMetadata
         answer.writeInteger(UInt16(0))
@@ -81,13 +90,22 @@ extension FileTree where Store: ~Copyable {
     }
 
     private borrowing func get(_ path: TreePath, into answer: inout ByteBuffer) throws {
-        guard let (key, entry) = try find(path), entry.metadata.kind == .file else { throw TreeError.isDirectory }
-        answer.writeInteger(UInt16(0))
-        if entry.metadata.place == .inline {
+        guard let name = path.name else { throw TreeError.isDirectory }
+        let key = StateKey.entry(in: try parent(of: path), name)
+        var found: Entry?
+        try readRow(key) { row throws(StateError) in
+            guard let row else { return }
+            let entry = try Entry(row: row)
+            found = entry
+            guard entry.metadata.place == .inline else { return }
             // The row is the answer: metadata, then the content.
-            try readRow(key) { row in if let row { row.withUnsafeBytes { _ = answer.writeBytes($0) } } }
-            return
+            answer.writeInteger(UInt16(0))
+            row.withUnsafeBytes { _ = answer.writeBytes($0) }
         }
+        guard let entry = found else { throw TreeError.notFound }
+        guard entry.metadata.kind == .file else { throw TreeError.isDirectory }
+        if entry.metadata.place == .inline { return }
+        answer.writeInteger(UInt16(0))
         answer.writeMetadata(entry.metadata)
         for hash in entry.chunks {
             try readRow(StateKey.chunk(hash)) { chunk throws(StateError) in
@@ -121,9 +139,15 @@ extension FileTree where Store: ~Copyable {
                 throw .corruptRow(table: StateKey.Table.entries.rawValue)
             }
             let name = key.extracting(droppingFirst: 9)
-            answer.writeInteger(UInt8(name.byteCount))
-            name.withUnsafeBytes { _ = answer.writeBytes($0) }
-            value.extracting(first: Metadata.byteCount).withUnsafeBytes { _ = answer.writeBytes($0) }
+            let size = 1 + name.byteCount + Metadata.byteCount
+            answer.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { bytes in
+                bytes[0] = UInt8(name.byteCount)
+                name.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: bytes[1...]).copyMemory(from: $0) }
+                value.extracting(first: Metadata.byteCount).withUnsafeBytes {
+                    UnsafeMutableRawBufferPointer(rebasing: bytes[(1 + name.byteCount)...]).copyMemory(from: $0)
+                }
+                return size
+            }
             count += 1
             return true
         }

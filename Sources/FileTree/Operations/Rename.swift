@@ -65,6 +65,7 @@ package struct Rename: Equatable, Sendable {
             case (.file, .file): try tree.releaseContent(of: replaced)
             }
         }
+        if moved.metadata.kind == .directory { tree.directories.forgetAll() }
         try tree.moveRow(
             from: StateKey.entry(in: oldParent, sourceName), to: StateKey.entry(in: newParent, destinationName),
             moved.metadata)

@@ -43,9 +43,16 @@ extension FileTree where Store: ~Copyable {
     ///
     /// - Throws: a fault of the state. A file on the way is the path's own fault, and comes back as a `TreeError`.
     borrowing func resolve(_ path: TreePath) throws(StateError) -> Result<Resolution, TreeError> {
+        if let name = path.name, let parent = directories.inode(of: path.parentBytes) {
+            guard let entry = try entry(StateKey.entry(in: parent, name)) else {
+                return .success(.missing(parent: parent))
+            }
+            return .success(.entry(parent: parent, entry))
+        }
         var parent = FileTreeLimits.rootInode
         for (depth, name) in path.components.enumerated() {
             let isLast = depth == path.components.count - 1
+            if isLast, depth > 0 { directories.remember(path.parentBytes, parent) }
             guard let entry = try entry(StateKey.entry(in: parent, name)) else {
                 return .success(isLast ? .missing(parent: parent) : .missingParents(parent: parent, depth: depth))
             }

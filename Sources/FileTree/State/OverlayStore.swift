@@ -45,8 +45,8 @@ package struct OverlayStore: OrderedStore, ~Copyable {
             var isInBase = try cursor.seek(key.span.bytes)
             var newer = filling.position(from: key)
             var older = flushing.position(from: key)
+            var (new, old) = (filling[newer], flushing[older])
             while true {
-                let (new, old) = (filling[newer], flushing[older])
                 // Of the two buffers' next rows, the one that comes first; of the same row, the newer.
                 let isNewest = new.map { new in old.map { !$0.key.precedes(new.key) } ?? true } ?? false
                 let change = isNewest ? new : old
@@ -62,8 +62,14 @@ package struct OverlayStore: OrderedStore, ~Copyable {
                 }
                 guard let change else { break }
                 if order == 0 { isInBase = try cursor.next() }
-                if let old, old.key == change.key { older = flushing.position(after: older) }
-                if isNewest { newer = filling.position(after: newer) }
+                if let next = old, next.key == change.key {
+                    older = flushing.position(after: older)
+                    old = flushing[older]
+                }
+                if isNewest {
+                    newer = filling.position(after: newer)
+                    new = filling[newer]
+                }
                 guard let row = change.value else { continue }
                 do throws(StateError) { if try !visit(change.key.span.bytes, row.span.bytes) { break } } catch {
                     failure = error
