@@ -66,7 +66,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
             if let session {
                 try writeRow(StateKey.session(id), byteCount: session.byteCount) { session.write(to: $0) }
             } else {
-                try store.delete(StateKey.session(id))
+                try store.delete(StateKey.session(id), weigh: { _ in 0 })
             }
         }
         try store.commit()
@@ -184,33 +184,24 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     private mutating func writeRow(
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
-        try store.put(key, byteCount: byteCount + RowChecksum.byteCount) { RowChecksum.seal($0, of: key, fill) }
+        _ = try store.put(key, byteCount: byteCount + RowChecksum.byteCount, weigh: { _ in 0 }) {
+            RowChecksum.seal($0, of: key, fill)
+        }
     }
 
     /// Writes a row and moves the digest from its old value to its new one.
     mutating func setRow(
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
-        try takeFromDigest(key)
-        var added: UInt128 = 0
-        try store.put(key, byteCount: byteCount + RowChecksum.byteCount) { row in
-            RowChecksum.seal(row, of: key, fill)
-            added = Self.digest(of: key, UnsafeRawBufferPointer(row).bytes)
-        }
-        applied.digest.add(added)
+        let (old, new) = try store.put(
+            key, byteCount: byteCount + RowChecksum.byteCount, weigh: { Self.digest(of: key, $0) }
+        ) { row in RowChecksum.seal(row, of: key, fill) }
+        if let old { applied.digest.remove(old) }
+        applied.digest.add(new)
     }
 
     mutating func deleteRow(_ key: [UInt8]) throws(StateError) {
-        try takeFromDigest(key)
-        try store.delete(key)
-    }
-
-    private mutating func takeFromDigest(_ key: [UInt8]) throws(StateError) {
-        let old: UInt128? = try store.read(key) { row in
-            guard let row else { return nil }
-            return Self.digest(of: key, row)
-        }
-        if let old { applied.digest.remove(old) }
+        if let old = try store.delete(key, weigh: { Self.digest(of: key, $0) }) { applied.digest.remove(old) }
     }
 
     private static func digest(of key: [UInt8], _ row: RawSpan) -> UInt128 {

@@ -44,17 +44,19 @@ struct OverlayStoreTests {
                     let key =
                         [UInt8(truncatingIfNeeded: number % 7), UInt8(number >> 2 & 0xFF)]
                         + [UInt8](repeating: 3, count: Int(number % 3))
+                    let weigh = { (row: RawSpan) in StateDigest.row(key: key.span.bytes, value: row) }
                     switch Int.random(in: 0..<20, using: &generator) {
                     case 0..<11:
                         let fill = UInt8.random(in: 0...255, using: &generator)
                         let write = { (row: UnsafeMutableRawBufferPointer) in
                             _ = row.initializeMemory(as: UInt8.self, repeating: fill)
                         }
-                        try store.put(key, byteCount: Int(fill) + 1, fill: write)
-                        try memory.put(key, byteCount: Int(fill) + 1, fill: write)
+                        let weights = try store.put(key, byteCount: Int(fill) + 1, weigh: weigh, fill: write)
+                        let expected = try memory.put(key, byteCount: Int(fill) + 1, weigh: weigh, fill: write)
+                        #expect(weights == expected)
                     case 11..<16:
-                        try store.delete(key)
-                        try memory.delete(key)
+                        let weight = try store.delete(key, weigh: weigh)
+                        #expect(try weight == memory.delete(key, weigh: weigh))
                     case 16: #expect(try Self.row(store, key) == Self.row(memory, key), "step \(step)")
                     case 17: #expect(try Self.rows(store, from: key) == Self.rows(memory, from: key), "step \(step)")
                     case 18 where !store.isFlushing && step % 5 == 0:

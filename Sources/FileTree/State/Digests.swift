@@ -29,11 +29,30 @@ package struct StateDigest: Equatable, Sendable, CustomStringConvertible {
 
     /// The first 128 bits of the SHA-256 over the key's length (2), the key and the value with its checksum.
     static func row(key: RawSpan, value: RawSpan) -> UInt128 {
+        let count = 2 + key.byteCount + value.byteCount
+        guard count > shortBytesMax else {
+            // In one piece, since each costs as much as some hundred bytes.
+            return withUnsafeTemporaryAllocation(byteCount: count, alignment: 1) { bytes in
+                bytes.storeBigEndian(UInt16(key.byteCount), at: 0)
+                let (keyPart, valuePart) = (bytes[2..<2 + key.byteCount], bytes[(2 + key.byteCount)...])
+                key.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: keyPart).copyMemory(from: $0) }
+                value.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: valuePart).copyMemory(from: $0) }
+                var hash = SHA256()
+                hash.update(bufferPointer: UnsafeRawBufferPointer(bytes))
+                return first128(of: hash)
+            }
+        }
         var hash = SHA256()
         withUnsafeBytes(of: UInt16(key.byteCount).bigEndian) { hash.update(bufferPointer: $0) }
         key.withUnsafeBytes { hash.update(bufferPointer: $0) }
         value.withUnsafeBytes { hash.update(bufferPointer: $0) }
-        return hash.finalize().withUnsafeBytes { UInt128(bigEndian: $0.loadUnaligned(as: UInt128.self)) }
+        return first128(of: hash)
+    }
+
+    private static let shortBytesMax = 4096
+
+    private static func first128(of hash: SHA256) -> UInt128 {
+        hash.finalize().withUnsafeBytes { UInt128(bigEndian: $0.loadUnaligned(as: UInt128.self)) }
     }
 
     package var description: String {

@@ -22,14 +22,21 @@ package struct MemoryStore: OrderedStore {
     }
 
     package mutating func put(
-        _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
-    ) throws(StateError) {
+        _ key: [UInt8], byteCount: Int, weigh: (RawSpan) -> UInt128, fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(StateError) -> (old: UInt128?, new: UInt128) {
         var row = [UInt8](repeating: 0, count: byteCount)
         row.withUnsafeMutableBytes(fill)
-        rows.set(key, row)
+        let new = weigh(row.span.bytes)
+        guard let old = rows.set(key, row) else { return (nil, new) }
+        return (weigh(old.span.bytes), new)
     }
 
-    package mutating func delete(_ key: [UInt8]) throws(StateError) { rows.remove(key) }
+    @discardableResult
+    package mutating func delete(_ key: [UInt8], weigh: (RawSpan) -> UInt128) throws(StateError) -> UInt128? {
+        guard let old = rows[key] else { return nil }
+        rows.remove(key)
+        return weigh(old.span.bytes)
+    }
 
     package mutating func commit() throws(StateError) { committedRows = rows }
 

@@ -14,11 +14,16 @@ package protocol OrderedStore: ~Copyable {
     ) throws(StateError)
 
     /// Sets `key` to `byteCount` bytes, all of which `fill` writes.
+    ///
+    /// - Parameter weigh: what a row of this key adds to the digest. A store may keep a row's weight beside it.
+    /// - Returns: the weights of the row that was there, if any, and of the new one.
     mutating func put(
-        _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
-    ) throws(StateError)
+        _ key: [UInt8], byteCount: Int, weigh: (RawSpan) -> UInt128, fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(StateError) -> (old: UInt128?, new: UInt128)
 
-    mutating func delete(_ key: [UInt8]) throws(StateError)
+    /// - Returns: the weight of the row that was there, if any.
+    @discardableResult
+    mutating func delete(_ key: [UInt8], weigh: (RawSpan) -> UInt128) throws(StateError) -> UInt128?
 
     /// Makes everything so far durable, as one; it may take a while after the call (see `DurableTree`).
     mutating func commit() throws(StateError)

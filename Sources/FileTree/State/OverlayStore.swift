@@ -7,8 +7,13 @@ import Raft
 /// A read looks at the buffer that fills, then at the one that is being written, then at LMDB's last commit. The Raft log
 /// is the write-ahead log of all that is not written yet.
 package struct OverlayStore: OrderedStore, ~Copyable {
-    /// A row's new bytes; nil when it was deleted.
-    typealias Changes = SortedRows<[UInt8]?>
+    struct Change: Sendable {
+        /// The new bytes; nil when the row was deleted.
+        var row: [UInt8]?
+        var weight: UInt128 = 0
+    }
+
+    typealias Changes = SortedRows<Change>
 
     private let state: StateEnvironment
     private let flusher: StateFlusher
@@ -28,7 +33,7 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         _ key: [UInt8], _ body: (RawSpan?) throws(StateError) -> Result
     ) throws(StateError) -> Result {
         if let change = filling[key] ?? (isFlushing ? flushing[key] : nil) {
-            guard let row = change else { return try body(nil) }
+            guard let row = change.row else { return try body(nil) }
             return try body(row.span.bytes)
         }
         let row: RawSpan?
@@ -70,7 +75,7 @@ package struct OverlayStore: OrderedStore, ~Copyable {
                     newer = filling.position(after: newer)
                     new = filling[newer]
                 }
-                guard let row = change.value else { continue }
+                guard let row = change.value.row else { continue }
                 do throws(StateError) { if try !visit(change.key.span.bytes, row.span.bytes) { break } } catch {
                     failure = error
                     break
@@ -83,16 +88,33 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     }
 
     package mutating func put(
-        _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
-    ) throws(StateError) {
+        _ key: [UInt8], byteCount: Int, weigh: (RawSpan) -> UInt128, fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) throws(StateError) -> (old: UInt128?, new: UInt128) {
         let row = [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, count in
             fill(UnsafeMutableRawBufferPointer(buffer))
             count = byteCount
         }
-        filling.set(key, row)
+        let new = weigh(row.span.bytes)
+        return (try replace(key, Change(row: row, weight: new), weigh), new)
     }
 
-    package mutating func delete(_ key: [UInt8]) throws(StateError) { filling.set(key, nil) }
+    @discardableResult
+    package mutating func delete(_ key: [UInt8], weigh: (RawSpan) -> UInt128) throws(StateError) -> UInt128? {
+        try replace(key, Change(row: nil), weigh)
+    }
+
+    /// Answers with the former row's weight, if there was one: kept beside a row that is not written yet, else found anew.
+    private mutating func replace(
+        _ key: [UInt8], _ change: Change, _ weigh: (RawSpan) -> UInt128
+    ) throws(StateError) -> UInt128? {
+        if let old = filling.set(key, change) ?? (isFlushing ? flushing[key] : nil) {
+            return old.row == nil ? nil : old.weight
+        }
+        let row: RawSpan?
+        do { row = try base.get(key.span.bytes, in: state.database) } catch { throw StateError.store(error.code) }
+        guard let row else { return nil }
+        return weigh(row)
+    }
 
     /// Hands everything so far to the flusher. Not while a flush is under way.
     package mutating func commit() throws(StateError) {

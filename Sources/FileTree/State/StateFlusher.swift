@@ -52,7 +52,7 @@ final class StateFlusher {
             var transaction = try state.environment.beginWrite()
             var position = changes.start
             while let change = changes[position] {
-                if let row = change.value {
+                if let row = change.value.row {
                     try transaction.put(change.key.span.bytes, row.span.bytes, in: state.database)
                 } else {
                     try transaction.delete(change.key.span.bytes, in: state.database)
