@@ -169,6 +169,6 @@ if Context.environment["BANYAN_BENCHMARKS"] != nil {
     package.targets.append(
         .executableTarget(
             name: "banyan-bench",
-            dependencies: ["FileTree", "RaftLog", "LMDB", "WireProtocol", "Raft", nioCore, arguments],
+            dependencies: ["FileTree", "RaftLog", "LMDB", "Deflate", "WireProtocol", "Raft", nioCore, arguments],
             path: "Sources/Benchmarks", swiftSettings: strict))
 }
