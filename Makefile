@@ -42,7 +42,7 @@ bench: packages ## Measure the parts alone, then the standard table of loads; PE
 	BANYAN_BENCHMARKS=1 $(SWIFT) build $(RELEASE)
 	@bench="$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-bench"; \
 	  taskset -c 0 $$bench micro && $$bench log && taskset -c 0 $$bench apply && taskset -c 0 $$bench apply --files 1000000 \
-	  && $$bench compare $(if $(PEERS),--peers $(PEERS))
+	  && $$bench storage && $$bench compare $(if $(PEERS),--peers $(PEERS))
 
 instructions: packages ## Count the instructions of the inner loops, which repeat exactly (needs valgrind).
 	BANYAN_BENCHMARKS=1 $(SWIFT) build $(RELEASE) --product banyan-bench

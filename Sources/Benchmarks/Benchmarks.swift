@@ -6,7 +6,10 @@ import Foundation
 struct Benchmarks: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "banyan-bench", abstract: "Measure parts of a member, each alone.",
-        subcommands: [ApplyBenchmark.self, LogBenchmark.self, MicroBenchmark.self, CompareBenchmark.self])
+        subcommands: [
+            ApplyBenchmark.self, LogBenchmark.self, MicroBenchmark.self, CompareBenchmark.self,
+            StorageBenchmark.self,
+        ])
 }
 
 /// A new directory to work in. One that is there already is somebody's, and is left alone.

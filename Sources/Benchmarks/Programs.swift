@@ -1,12 +1,13 @@
 import Foundation
 
 /// Runs a program to its end, and answers with what it printed.
-func output(of program: String, _ arguments: [String]) throws -> String {
+func output(of program: String, _ arguments: [String], isQuiet: Bool = false) throws -> String {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: program)
     process.arguments = arguments
     let output = Pipe()
     process.standardOutput = output
+    if isQuiet { process.standardError = FileHandle.nullDevice }
     process.standardInput = FileHandle.nullDevice
     try process.run()
     let text = output.fileHandleForReading.readDataToEndOfFile()
@@ -104,10 +105,13 @@ final class LocalMembers {
         process.waitUntilExit()
     }
 
-    /// Runs banyan with the members' addresses.
+    func program(_ name: String) -> URL { programs.appendingPathComponent(name) }
+
+    /// Runs banyan with the members' addresses, or with that of one alone.
     @discardableResult
-    func banyan(_ arguments: [String]) throws -> String {
-        try output(of: programs.appendingPathComponent("banyan").path, arguments + ["--nodes", nodes])
+    func banyan(_ arguments: [String], to member: Int? = nil) throws -> String {
+        let own = member.map { String(nodes.split(separator: ",")[$0 - 1]) }
+        return try output(of: program("banyan").path, arguments + ["--nodes", own ?? nodes], isQuiet: true)
     }
 
     func load(_ arguments: [String]) throws -> LoadFigures {

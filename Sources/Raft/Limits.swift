@@ -17,8 +17,8 @@ package struct Limits: Sendable {
     package var unappliedBytesMax = 16 << 20
     /// The most entries handed out for execution and not yet applied.
     package var unappliedEntriesMax: UInt64 = 65_536
-    /// The most recent entries kept in memory.
-    package var windowBytesMax = 16 << 20
+    /// The most recent entries kept in memory, in bytes; their buffers may hold twice as many.
+    package var windowBytesMax = 8 << 20
     /// The most read requests that wait for a leader's first commit or for a round.
     package var pendingReadsMax = 65_536
 

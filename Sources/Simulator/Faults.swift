@@ -34,7 +34,7 @@ struct FaultPlan {
         }
         limits.messageBytesMax = [1 << 20, 300, 50][Int.random(in: 0..<3, using: &generator)]
         limits.messagesInFlightMax = [128, 4, 1][Int.random(in: 0..<3, using: &generator)]
-        limits.windowBytesMax = [16 << 20, 2000, 200][Int.random(in: 0..<3, using: &generator)]
+        limits.windowBytesMax = [8 << 20, 2000, 200][Int.random(in: 0..<3, using: &generator)]
         changesWithLeaderPermille = [0, 100, 500][Int.random(in: 0..<3, using: &generator)]
     }
 

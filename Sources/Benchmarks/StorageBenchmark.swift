@@ -1,0 +1,136 @@
+import ArgumentParser
+import Foundation
+
+/// What storage costs a whole cluster: puts over a million files, a restart and a snapshot with a large tree, and the disk
+/// after many puts.
+struct StorageBenchmark: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "storage", abstract: "A million files, a restart, a snapshot, and the disk after many puts.",
+        discussion: "Each part alone with --only million, restart, snapshot or disk.")
+
+    @Option(help: "One of million, restart, snapshot, disk.") var only: String?
+    @Option(help: "MiB of the tree of restart and snapshot.") var tree = 1024
+    @Option(help: "Millions of puts of disk.") var puts = 10
+    @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
+        "/tmp/banyan-bench-storage"
+
+    func run() throws {
+        let folder = try Folder(data)
+        defer { folder.remove() }
+        let parts: [(String, () throws -> Void)] = [
+            ("million", million), ("restart", restart), ("snapshot", snapshot), ("disk", disk),
+        ]
+        for (name, part) in parts where only ?? name == name { try part() }
+    }
+
+    private func members(_ options: [String] = []) throws -> LocalMembers {
+        try LocalMembers("\(data)/members", port: 18601, options: options)
+    }
+
+    private func million() throws {
+        let members = try members()
+        let figures = try members.load([
+            "--workload", "put", "--clients", "256", "--files", "1000000", "--fill", "--duration", "20s", "--warmup",
+            "5s",
+        ])
+        print(
+            "million    1,000,000 files at random: \(Int(figures.operationsPerSecond)) puts/s, p99 "
+                + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms; resident "
+                + "\(members.residentMebibytes()) MiB")
+    }
+
+    /// Writes a tree of files of 16 KiB, none of which compresses.
+    private func fill(_ members: LocalMembers) throws -> Int {
+        let files = tree * 64
+        _ = try members.load([
+            "--workload", "get", "--clients", "64", "--files", "\(files)", "--size", "16384", "--duration", "1s",
+        ])
+        return files
+    }
+
+    private func restart() throws {
+        let members = try members(["--log-tail", "100000"])
+        let files = try fill(members)
+        _ = try members.load(["--workload", "put", "--files", "10000", "--duration", "5s", "--warmup", "0s"])
+        var times: [Double] = []
+        for _ in 0..<5 {
+            members.end(1, SIGKILL)
+            let began = ContinuousClock.now
+            try members.start(1)
+            while (try? members.banyan(["stat", "/load"], to: 1)) == nil { usleep(5000) }
+            times.append(seconds(since: began))
+        }
+        print(
+            "restart    after SIGKILL, tree of \(files) files and \(tree) MiB, 100,000 entries in the log: median "
+                + "\(rounded(median(times))) s, longest \(rounded(times.max() ?? 0)) s to a linearizable read")
+    }
+
+    private func snapshot() throws {
+        let members = try members(["--log-tail", "1000"])
+        let files = try fill(members)
+        let idle = try replace(3, members)
+        print("snapshot   \(tree) MiB in \(files) files to an empty member, idle: \(report(idle, members))")
+        // Half of what the cluster takes with a member less.
+        members.end(2, SIGKILL)
+        let peak = try members.load(["--workload", "put", "--files", "10000", "--duration", "5s"])
+        try members.start(2)
+        let rate = Int(peak.operationsPerSecond / 2)
+        let load = Process()
+        load.executableURL = members.program("banyan-load")
+        load.arguments = [
+            "--nodes", members.nodes, "--rate", "\(rate)", "--files", "10000", "--duration", "3600s",
+            "--max-error-rate", "1",
+        ]
+        load.standardOutput = FileHandle.nullDevice
+        try load.run()
+        defer {
+            load.terminate()
+            load.waitUntilExit()
+        }
+        sleep(2)
+        let busy = try replace(3, members)
+        print("snapshot   the same with \(rate) puts/s: \(report(busy, members))")
+    }
+
+    private func report(_ seconds: Double, _ members: LocalMembers) -> String {
+        "\(rounded(seconds)) s, \(Int(Double(tree) / seconds)) MiB/s; resident \(members.residentMebibytes()) MiB"
+    }
+
+    /// Takes a member back with an empty directory, and answers with how long it took until it voted.
+    private func replace(_ id: Int, _ members: LocalMembers) throws -> Double {
+        members.end(id, SIGKILL)
+        try FileManager.default.removeItem(atPath: members.directory(id))
+        try members.join(id)
+        sleep(1)
+        let began = ContinuousClock.now
+        try members.banyan(["member", "replace", "\(id)", "--timeout", "10m"])
+        return seconds(since: began)
+    }
+
+    private func disk() throws {
+        let members = try members()
+        var sizes: [Int] = []
+        var done = 0.0
+        while done < Double(puts) * 1e6 {
+            let figures = try members.load([
+                "--workload", "put", "--files", "10000", "--duration", "20s", "--warmup", "0s",
+            ])
+            done += figures.operationsPerSecond * 20
+            sizes.append(try mebibytes(members.directory(1)))
+        }
+        print(
+            "disk       a steady 10,000 files of 256 bytes, \(Int(done)) puts: \(sizes.max() ?? 0) MiB at the most, "
+                + "\(sizes.last ?? 0) at the end; resident \(members.residentMebibytes()) MiB")
+    }
+
+    private func mebibytes(_ directory: String) throws -> Int {
+        let text = try output(of: "/usr/bin/du", ["-sm", directory])
+        return text.split(whereSeparator: \.isWhitespace).first.flatMap { Int($0) } ?? 0
+    }
+
+    private func seconds(since began: ContinuousClock.Instant) -> Double {
+        (ContinuousClock.now - began) / .seconds(1)
+    }
+
+    private func rounded(_ value: Double) -> Double { (value * 100).rounded() / 100 }
+}
