@@ -7,7 +7,7 @@ SWIFT ?= swift
 # rest, at run time, cost puts a tenth and gets a sixth of their rate, and stay in what the tests run.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help run build test bench instructions chaos failover powercut lint format clean packages python
+.PHONY: help run build test bench growth instructions chaos failover powercut lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -43,6 +43,10 @@ bench: packages ## Measure the parts alone, then the standard table of loads; PE
 	@bench="$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-bench"; \
 	  taskset -c 0 $$bench micro && $$bench log && taskset -c 0 $$bench apply && taskset -c 0 $$bench apply --files 1000000 \
 	  && $$bench storage && $$bench compare $(if $(PEERS),--peers $(PEERS))
+
+growth: packages ## Measure how the rates change with clients, members, files, sizes and directories.
+	BANYAN_BENCHMARKS=1 $(SWIFT) build $(RELEASE)
+	"$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-bench" growth
 
 instructions: packages ## Count the instructions of the inner loops, which repeat exactly (needs valgrind).
 	BANYAN_BENCHMARKS=1 $(SWIFT) build $(RELEASE) --product banyan-bench

@@ -8,7 +8,7 @@ struct Benchmarks: ParsableCommand {
         commandName: "banyan-bench", abstract: "Measure parts of a member, each alone.",
         subcommands: [
             ApplyBenchmark.self, LogBenchmark.self, MicroBenchmark.self, CompareBenchmark.self,
-            StorageBenchmark.self,
+            StorageBenchmark.self, GrowthBenchmark.self,
         ])
 }
 

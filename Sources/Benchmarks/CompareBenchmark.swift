@@ -59,18 +59,18 @@ struct CompareBenchmark: ParsableCommand {
             }
             FileHandle.standardError.write(Data("turn \(turn) of \(turns)\n".utf8))
         }
-        print(
+        say(
             Self.line(
                 ["", "banyan/s", "p50 ms", "p99 ms"] + others.flatMap { ["\($0)/s", "p50 ms", "p99 ms"] } + ["ratio"]))
         for row in chosen {
             let cells = (["banyan"] + others).map { system in Self.cells(figures[system]?[row.name] ?? []) }
             let best = cells.dropFirst().map(\.rate).max() ?? 0
-            print(
+            say(
                 Self.line(
                     [row.name] + cells.flatMap { ["\(Int($0.rate))", "\($0.p50)", "\($0.p99)"] }
                         + [best > 0 ? "\(Double(Int(cells[0].rate / best * 100)) / 100)" : ""]))
         }
-        print(
+        say(
             "resident MiB: "
                 + (["banyan"] + others).map { "\($0) \(Int(median(memory[$0] ?? [])))" }.joined(separator: ", "))
     }

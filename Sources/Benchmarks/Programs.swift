@@ -1,5 +1,11 @@
 import Foundation
 
+/// Prints a line at once, wherever it goes.
+func say(_ line: String) {
+    print(line)
+    fflush(nil)
+}
+
 /// Runs a program to its end, and answers with what it printed.
 func output(of program: String, _ arguments: [String], isQuiet: Bool = false) throws -> String {
     let process = Process()

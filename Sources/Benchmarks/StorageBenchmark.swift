@@ -33,7 +33,7 @@ struct StorageBenchmark: ParsableCommand {
             "--workload", "put", "--clients", "256", "--files", "1000000", "--fill", "--duration", "20s", "--warmup",
             "5s",
         ])
-        print(
+        say(
             "million    1,000,000 files at random: \(Int(figures.operationsPerSecond)) puts/s, p99 "
                 + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms; resident "
                 + "\(members.residentMebibytes()) MiB")
@@ -60,7 +60,7 @@ struct StorageBenchmark: ParsableCommand {
             while (try? members.banyan(["stat", "/load"], to: 1)) == nil { usleep(5000) }
             times.append(seconds(since: began))
         }
-        print(
+        say(
             "restart    after SIGKILL, tree of \(files) files and \(tree) MiB, 100,000 entries in the log: median "
                 + "\(rounded(median(times))) s, longest \(rounded(times.max() ?? 0)) s to a linearizable read")
     }
@@ -69,7 +69,7 @@ struct StorageBenchmark: ParsableCommand {
         let members = try members(["--log-tail", "1000"])
         let files = try fill(members)
         let idle = try replace(3, members)
-        print("snapshot   \(tree) MiB in \(files) files to an empty member, idle: \(report(idle, members))")
+        say("snapshot   \(tree) MiB in \(files) files to an empty member, idle: \(report(idle, members))")
         // Half of what the cluster takes with a member less.
         members.end(2, SIGKILL)
         let peak = try members.load(["--workload", "put", "--files", "10000", "--duration", "5s"])
@@ -89,7 +89,7 @@ struct StorageBenchmark: ParsableCommand {
         }
         sleep(2)
         let busy = try replace(3, members)
-        print("snapshot   the same with \(rate) puts/s: \(report(busy, members))")
+        say("snapshot   the same with \(rate) puts/s: \(report(busy, members))")
     }
 
     private func report(_ seconds: Double, _ members: LocalMembers) -> String {
@@ -118,7 +118,7 @@ struct StorageBenchmark: ParsableCommand {
             done += figures.operationsPerSecond * 20
             sizes.append(try mebibytes(members.directory(1)))
         }
-        print(
+        say(
             "disk       a steady 10,000 files of 256 bytes, \(Int(done)) puts: \(sizes.max() ?? 0) MiB at the most, "
                 + "\(sizes.last ?? 0) at the end; resident \(members.residentMebibytes()) MiB")
     }

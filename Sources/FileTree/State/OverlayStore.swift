@@ -10,6 +10,7 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     struct Change: Sendable {
         /// The new bytes; nil when the row was deleted.
         var row: [UInt8]?
+        /// What the row adds to the digest.
         var weight: UInt128 = 0
     }
 
