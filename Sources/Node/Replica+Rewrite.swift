@@ -25,6 +25,9 @@ extension Replica {
         var isDecided = false
     }
 
+    private static let overtaken =
+        "more was written meanwhile than the log may hold back; try again in a quieter time"
+
     /// So many entries may be left when the copy takes the state's place: requests wait while they are executed.
     private static let entriesBehindMax: Index = 256
 
@@ -46,18 +49,17 @@ extension Replica {
 
     /// The copy is there, or has come closer to the state that is in use.
     private func rewritten(_ number: UInt64, _ result: Result<Applied, StateError>) {
-        guard !isStopped, rewriting?.number == number else { return }
+        guard !isStopped, let copied = rewriting?.copied, rewriting?.number == number else { return }
         switch result {
         case .failure(let error):
+            // The log may have gone on without the copy, and lack what the copy needs next.
+            guard core.log.compactedIndex <= copied else { return endRewriting(Self.overtaken) }
             endRewriting("\(error)")
-            // What is wrong with the copy is wrong with what it was made from, unless the log went on without it.
-            if error != .store(-1) { scrub(rate: nil as Int?) { _ in } }
+            // What is wrong with the copy is wrong with what it was made from.
+            scrub(rate: nil as Int?) { _ in }
         case .success(let applied):
             rewriting?.copied = applied.index
-            guard core.log.compactedIndex <= applied.index else {
-                return endRewriting(
-                    "more was written meanwhile than the log may hold back; try again in a quieter time")
-            }
+            guard core.log.compactedIndex <= applied.index else { return endRewriting(Self.overtaken) }
             guard core.applied - applied.index > Self.entriesBehindMax else { return nameCopy(number) }
             let this = NIOLoopBound(self, eventLoop: loop)
             rewriter.catchUp(number, through: core.applied) {
