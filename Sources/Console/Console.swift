@@ -14,6 +14,9 @@ package struct CommandFailure: Error {
 
 /// How Banyan's programs begin and end: one line on stderr that says what to do, and an exit code that scripts rely on.
 package enum Console {
+    /// Of all of Banyan's programs.
+    package static let version = "0.5.0"
+
     /// The exit code of wrong usage.
     package static let wrongUsage: Int32 = 2
 

@@ -68,6 +68,9 @@ package struct Load: Sendable {
         self.warmup = warmup
     }
 
+    /// Whether files are written before the load begins: gets and listings need something to find.
+    package var needsFilling: Bool { isFilled || mix.operations.contains { $0 != .put } }
+
     func directory(of file: Int) -> String { "/load/d\(file % directories)" }
     func path(of file: Int) -> String { "\(directory(of: file))/f\(file)" }
 }

@@ -10,11 +10,13 @@ import NIOPosix
 package enum LoadGenerator {
     /// - Parameters:
     ///   - faults: what is done to the cluster meanwhile.
-    ///   - filling: called while files are written before the load begins, with how many there are.
+    ///   - interruption: ends the load early, when it brings something.
+    ///   - filling: called while files are written before the load begins, with how many there are; at last with all.
     ///   - progress: called after each second that is measured, on the load's thread.
     /// - Throws: `BanyanError` when the files that the load needs can't be written; what a fault's aim throws.
     package static func run(
-        _ load: Load, faults: [Fault] = [], filling: @escaping @Sendable (Int) -> Void = { _ in },
+        _ load: Load, faults: [Fault] = [], interruption: AsyncStream<Void>? = nil,
+        filling: @escaping @Sendable (Int) -> Void = { _ in },
         progress: @escaping @Sendable (LoadResult.Second) -> Void = { _ in }
     ) async throws -> LoadResult {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
@@ -22,7 +24,7 @@ package enum LoadGenerator {
             BanyanClient(nodes: load.nodes, timeout: .seconds(10), loop: loop)
         }
         let watcher = BanyanClient(nodes: load.nodes, timeout: .seconds(1))
-        if load.isFilled || load.mix.operations.contains(where: { $0 != .put }) {
+        if load.needsFilling {
             try await fill(load, clients, told: filling)
         }
         let addresses = load.isSpread ? try await watcher.status().map(\.address) : []
@@ -34,6 +36,9 @@ package enum LoadGenerator {
         let result = try await withThrowingTaskGroup(of: Void.self) { group in
             loop.execute { run.value.start() }
             group.addTask { await watch(watcher) { leader in loop.execute { run.value.leads(leader) } } }
+            if let interruption {
+                group.addTask { for await _ in interruption { loop.execute { run.value.interrupt() } } }
+            }
             for fault in faults {
                 group.addTask {
                     try await Task.sleep(for: load.warmup + fault.after)

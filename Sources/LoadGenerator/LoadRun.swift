@@ -276,8 +276,17 @@ final class LoadRun {
         progress(current)
     }
 
+    /// What was measured until now is all there will be.
+    func interrupt() {
+        guard !isOver else { return }
+        stopAt = .now()
+        result.seconds = max(0, sinceMeasuring)
+        stop()
+    }
+
     /// No request is sent any more; those under way are waited for.
     private func stop() {
+        guard !isOver else { return }
         if result.timeline.count < current.second, sinceMeasuring > Double(current.second) - 0.5 {
             close(second: current.second)
         }

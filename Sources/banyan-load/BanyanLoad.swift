@@ -28,7 +28,7 @@ struct BanyanLoad: AsyncParsableCommand {
             every two seconds) while you do your worst to the cluster, and write down what they saw:
               banyan-load --workload register --clients 10 --files 10 --duration 60s --history h.jsonl
               banyan-sim --check h.jsonl
-            """)
+            """, version: Console.version)
 
     enum Workload: String, ExpressibleByArgument, CaseIterable { case put, get, list, mixed, register }
     enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
@@ -123,14 +123,23 @@ struct BanyanLoad: AsyncParsableCommand {
         if let history { return try await runRegister(load, to: history) }
         if ramp { return try await Ramp(workload: workload.rawValue, json: json).run(load) }
         let live = LiveLine()
+        let interruption = Interruption()
+        let begin = interruption.begin
+        if !load.needsFilling { begin() }
+        let filling: @Sendable (Int) -> Void = { files in
+            live.filling(files)
+            if files == load.files { begin() }
+        }
         let result = try await measure(
-            load, faults: during?.faults(on: list.addresses) ?? [], filling: live.filling, progress: live.second)
+            load, faults: during?.faults(on: list.addresses) ?? [], interruption: interruption.stream,
+            filling: filling, progress: live.second)
         live.end()
         let report = Report(workload: workload.rawValue, load: load, result: result)
         if let json { try write(report.json(), to: json) }
         if let csv { try write(report.csv(), to: csv) }
         if let html { try write(HTMLReport(report).page(), to: html) }
         if json != "-", csv != "-", html != "-" { try Console.print(report.table()) }
+        if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
         if result.operations == 0 {
             throw CommandFailure(result.firstError ?? "no operation ended within --duration", exitCode: 5)
         }
@@ -150,11 +159,13 @@ struct BanyanLoad: AsyncParsableCommand {
 
 /// Runs a load, and says in one line why it could not begin.
 func measure(
-    _ load: Load, faults: [Fault] = [], filling: @escaping @Sendable (Int) -> Void = { _ in },
+    _ load: Load, faults: [Fault] = [], interruption: AsyncStream<Void>? = nil,
+    filling: @escaping @Sendable (Int) -> Void = { _ in },
     progress: @escaping @Sendable (LoadResult.Second) -> Void = { _ in }
 ) async throws -> LoadResult {
     do {
-        return try await LoadGenerator.run(load, faults: faults, filling: filling, progress: progress)
+        return try await LoadGenerator.run(
+            load, faults: faults, interruption: interruption, filling: filling, progress: progress)
     } catch let error as BanyanError {
         throw CommandFailure("\(error)", exitCode: 5)
     }

@@ -136,7 +136,7 @@ struct Report: Encodable {
         var lines = [
             "\(workload)  \(clients) clients on \(connections) connections, \(size) bytes, \(files) files, \(distribution)"
                 + (rate.map { ", \(Int($0)) due a second" } ?? ""),
-            "operations   \(operations) in \(seconds) s: \(Int(operationsPerSecond)) per second",
+            "operations   \(operations) in \(Self.rounded(seconds)) s: \(Int(operationsPerSecond)) per second",
             "latency ms   " + Self.text(of: latencyMilliseconds),
         ]
         if latencyByOperation.count > 1 {

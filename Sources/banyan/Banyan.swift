@@ -15,7 +15,7 @@ struct Banyan: AsyncParsableCommand {
 
             Exit codes: 0 done; 1 the operation failed; 2 wrong usage; 3 no such path; 4 a condition did not hold;
             5 the cluster can't be reached, has no quorum, or the outcome of a write is unknown.
-            """,
+            """, version: Console.version,
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
             MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,

@@ -26,7 +26,7 @@ struct Banyand: AsyncParsableCommand {
               banyand --data DIR4 --id 4 --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT,4=HOST:PORT --join
 
             A directory belongs to one member of one cluster. SIGTERM and SIGINT end it cleanly.
-            """)
+            """, version: Console.version)
 
     @Option(help: "The directory of this member's log and state; made when it is missing.")
     var data: String

@@ -82,6 +82,22 @@ struct LoadToolTests {
         await client.close()
     }
 
+    @Test("a load that is interrupted reports what it measured")
+    func interrupted() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let json = cluster.folder.appendingPathComponent("load.json").path
+        let process = try cluster.begin(
+            "banyan-load",
+            ["--nodes", cluster.addresses[0], "--files", "10", "--warmup", "0s", "--duration", "600s", "--json", json])
+        let client = cluster.client()
+        #expect(await cluster.condition { try await client.list("/load/d1").entries.count > 0 })
+        await client.close()
+        process.interrupt()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 130)
+        #expect(try String(contentsOfFile: json, encoding: .utf8).contains("operations_per_second"))
+    }
+
     @Test("failures make the exit code, as far as they are more than is allowed")
     func errorRate() async throws {
         let cluster = try await TestCluster.start(members: 1)
