@@ -306,9 +306,13 @@ final class ClientCore {
             forgetLeader()
             retryLater(request)
         case .corrupt:
+            let isUnknown = request.isChange && request.mayHaveHappened
             complete(
                 request,
-                .failure(.refused("the leader: its copy is damaged, or the members' copies differ; see its log")))
+                .failure(
+                    isUnknown
+                        ? .unknownOutcome
+                        : .refused("the leader: its copy is damaged, or the members' copies differ; see its log")))
         }
     }
 

@@ -8,7 +8,7 @@ extension BanyanClient {
     /// Takes a snapshot of the member at `address`: of everything that was acknowledged before the call, and perhaps more.
     ///
     /// - Parameter receive: called with each piece in order; the pieces one after the other are a snapshot file.
-    package func snapshot(of address: String, _ receive: (ByteBuffer) throws -> Void) async throws {
+    package func snapshot(of address: String, _ receive: (ByteBuffer) async throws -> Void) async throws {
         _ = try await ask(.openSnapshot, ByteBuffer(), address)
         var next = piece(0, address)
         var number: UInt32 = 0
@@ -18,7 +18,7 @@ extension BanyanClient {
             number += 1
             guard let isLast = answer.readInteger(as: UInt8.self) else { throw Self.malformedPiece }
             if isLast == 0 { next = piece(number, address) }
-            try receive(answer)
+            try await receive(answer)
             if isLast != 0 { return }
         }
     }

@@ -37,7 +37,7 @@ struct ApplyBenchmark: ParsableCommand {
             var answer = ByteBuffer()
             try tree.apply(index: index, term: 1, kind: .command, payload: command, answer: &answer)
             guard index % 32 == 0 else { return }
-            rest += try tree.keepUp(now: clock()) * 32
+            rest += try tree.keepUp(now: clock())
             if rest >= 1_000_000 {
                 usleep(UInt32(rest / 1000))
                 rest = 0

@@ -29,10 +29,12 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case switchAfter = "switch-after"
     case rewriteCopied = "rewrite-copied"
     case rewriteAdopted = "rewrite-adopted"
+    case damageMarked = "damage-marked"
+    case damageUnmarked = "damage-unmarked"
     case repairBefore = "repair-before"
     case repairAfter = "repair-after"
-    case statesRemoveBefore = "states-remove-before"
-    case statesRemoveAfter = "states-remove-after"
+    case stateRemoveBefore = "state-remove-before"
+    case stateRemoveAfter = "state-remove-after"
 
     package static let variable = "BANYAN_CRASH_AT"
 

@@ -17,10 +17,12 @@ package final class DurableTree {
     private var tree: FileTree<OverlayStore>
     /// What is durable.
     package private(set) var durable: Applied
-    /// What will be when the flush is over, and how many commands it holds.
-    private var flushing: (applied: Applied, commands: Int)
-    /// How long the last flush took for each of its commands, in nanoseconds.
-    private var timePerCommand: Nanoseconds = 0
+    /// What will be when the flush is over, and the load that it took up.
+    private var flushing: (applied: Applied, load: Double)
+    /// How long the last flush took, or would have taken for a full load, in nanoseconds.
+    private var timePerLoad = 0.0
+    /// Of the load, what has been rested for.
+    private var paidLoad = 0.0
     /// Commands executed that no flush has taken up, and their bytes.
     private var commands = 0
     private var bytes = 0
@@ -30,8 +32,13 @@ package final class DurableTree {
     /// Opens, or creates, the state in the existing directory `path`.
     ///
     /// - Parameter knownVersion: the highest cluster version whose commands are executed.
-    package init(path: String, knownVersion: UInt16 = Applied.clusterVersionMax) throws(StateError) {
-        environment = try StateEnvironment(path: path)
+    package convenience init(path: String, knownVersion: UInt16 = Applied.clusterVersionMax) throws(StateError) {
+        try self.init(StateEnvironment(path: path), knownVersion: knownVersion)
+    }
+
+    /// Begins with what was committed last.
+    package init(_ environment: StateEnvironment, knownVersion: UInt16) throws(StateError) {
+        self.environment = environment
         tree = try FileTree(store: OverlayStore(environment), knownVersion: knownVersion)
         durable = tree.applied
         flushing = (tree.applied, 0)
@@ -60,26 +67,33 @@ package final class DurableTree {
 
     /// Begins a flush when one is due, and takes note of the end of one. To be called often.
     ///
-    /// - Returns: how long to rest for each command that is executed next, in nanoseconds. When the disk is slower than
+    /// - Returns: how long to rest for what was executed since the last call, in nanoseconds. When the disk is slower than
     ///   the commands, they come in as it takes them: each waits a little, and none for a whole flush.
     package func keepUp(now: Nanoseconds) throws(StateError) -> Nanoseconds {
         if commands > 0, since == nil { since = now }
+        let load = load
         let isDue = load >= 1 || since.map { now - $0 >= Self.flushAgeMax } ?? false
         try endFlush(waiting: load >= Self.fullness)
-        if tree.store.isFlushing { return load > 0.5 ? timePerCommand : 0 }
+        if tree.store.isFlushing {
+            let unpaid = load - max(paidLoad, 0.5)
+            guard unpaid > 0 else { return 0 }
+            paidLoad = load
+            return Nanoseconds(unpaid * timePerLoad)
+        }
         if isDue { try beginFlush() }
         return 0
     }
 
     private func beginFlush() throws(StateError) {
         try tree.commit()
-        flushing = (tree.applied, commands)
-        (commands, bytes, since) = (0, 0, nil)
+        flushing = (tree.applied, load)
+        (commands, bytes, since, paidLoad) = (0, 0, nil, 0)
     }
 
     private func endFlush(waiting: Bool) throws(StateError) {
         guard let duration = try tree.store.endFlush(waiting: waiting) else { return }
-        timePerCommand = duration / UInt64(max(1, flushing.commands))
+        // A flush of little takes what the disk takes for any: that says nothing of a full one.
+        timePerLoad = Double(duration) / max(1, flushing.load)
         durable = flushing.applied
     }
 

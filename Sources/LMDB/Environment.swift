@@ -82,6 +82,13 @@ package final class Environment: @unchecked Sendable {
         return max(0, info.me_mapsize - usedBytes)
     }
 
+    /// Bytes that are free on the disk under the file; 0 when that can't be found out.
+    package var freeDiskBytes: UInt64 {
+        var status = statvfs()
+        guard statvfs(path, &status) == 0 else { return 0 }
+        return UInt64(status.f_bavail) * UInt64(status.f_frsize)
+    }
+
     /// Bytes of pages within the file that hold nothing, as of the last commit; found by a scan of their list.
     package func reusableBytes() throws(LMDBError) -> Int {
         let transaction = try beginRead()

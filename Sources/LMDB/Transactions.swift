@@ -1,4 +1,5 @@
 import CLMDB
+import Glibc
 
 /// What both kinds of transaction can do: look up, count and scan.
 ///
@@ -55,8 +56,11 @@ package struct ReadTransaction: ~Copyable, Transaction {
 }
 
 /// The one write transaction of an environment. Whoever lets it go out of scope without `commit()` aborts it.
+///
+/// It ends on the thread that began it: LMDB's lock belongs to that thread, and would be held for ever.
 package struct WriteTransaction: ~Copyable, Transaction {
-    package private(set) var handle: OpaquePointer
+    package let handle: OpaquePointer
+    private let thread = pthread_self()
     /// Keeps the environment open while the transaction lives.
     private let environment: Environment
     private var isOver = false
@@ -69,26 +73,23 @@ package struct WriteTransaction: ~Copyable, Transaction {
         self.environment = environment
     }
 
-    deinit { if !isOver { mdb_txn_abort(handle) } }
+    deinit {
+        guard !isOver else { return }
+        checkThread()
+        mdb_txn_abort(handle)
+    }
+
+    private borrowing func checkThread() {
+        precondition(pthread_equal(thread, pthread_self()) != 0, "a write transaction ends on another thread")
+    }
 
     /// Makes the changes durable. When it throws, nothing is known of what reached the disk: the process must stop.
     package consuming func commit() throws(LMDBError) {
+        checkThread()
         let handle = handle
         // LMDB frees the handle whatever it answers, so that the deinit must not abort it again.
         isOver = true
         try LMDBError.check(mdb_txn_commit(handle))
-    }
-
-    /// Makes the changes durable and begins the next transaction in this one's place. When it throws, the process must
-    /// stop, as after `commit`.
-    package mutating func commitAndContinue() throws(LMDBError) {
-        isOver = true
-        try LMDBError.check(mdb_txn_commit(handle))
-        var begun: OpaquePointer?
-        try LMDBError.check(mdb_txn_begin(environment.handle, nil, 0, &begun))
-        guard let begun else { throw LMDBError(code: MDB_PANIC) }
-        handle = begun
-        isOver = false
     }
 
     /// Sets `key` to `value`.

@@ -14,7 +14,7 @@ package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
 ///     lock        held while a process uses the directory
 ///     log/        the log's LMDB environment: entries, hard state, identity
 ///     state-N/    the state's LMDB environment; the hard state says which N counts
-///     repair      there while the directory is damaged, and its member takes no part: why
+///     damaged     there while the state is damaged, until another member's takes its place: what was found
 ///     snapshot    for a moment, before a snapshot that is being made loses its name
 package final class DataDirectory {
     let path: String
@@ -78,7 +78,7 @@ package final class DataDirectory {
     /// A directory that holds other things was named by mistake; nothing in it is touched.
     private static func refuseForeignFiles(_ path: String) throws {
         let known = { (name: String) in
-            ["lock", "log", "lost+found", "snapshot", "repair"].contains(name) || name.hasPrefix("state-")
+            ["lock", "log", "lost+found", "snapshot", "damaged"].contains(name) || name.hasPrefix("state-")
         }
         let names = try listing(path)
         if let foreign = names.sorted().first(where: { !known($0) }) {

@@ -1,5 +1,4 @@
 import FileTree
-import Glibc
 import Raft
 import RaftLog
 
@@ -38,9 +37,11 @@ struct DiskSpace {
 
 /// What a member's files take of its disk.
 struct DiskUsage: Sendable {
-    /// Bytes that may still be written: free on the disk, or free for reuse within the state's file, and within the
-    /// addresses that the two environments may fill.
+    /// Bytes that may still be written, to the log and to the state: free on the disk, or free for reuse within the file of
+    /// either, and within the addresses that it may fill.
     var freeBytes = UInt64.max
+    /// Bytes free on the disk: what a file of another kind may fill.
+    var diskBytes = UInt64.max
     /// The state's file, and how much of it holds nothing.
     var stateBytes: UInt64 = 0
     var unusedBytes: UInt64 = 0
@@ -51,6 +52,10 @@ struct DiskUsage: Sendable {
     /// Whether the files that are written are those that stand in the member's directory.
     var isInPlace = true
 
+    /// With less free on the disk, room within the files counts for nothing: a large row needs pages side by side, which
+    /// they may not have.
+    private static let diskBytesMin: UInt64 = 16 << 20
+
     init() {}
 
     init(of state: StateEnvironment, _ log: LogStore) {
@@ -59,9 +64,18 @@ struct DiskUsage: Sendable {
         logBytes = UInt64(log.usedBytes)
         oldestReaderCommits = UInt64(state.oldestReaderCommits)
         isInPlace = state.isInPlace && log.isInPlace
-        var status = statvfs()
-        let isKnown = statvfs(state.path, &status) == 0
-        let disk = isKnown ? UInt64(status.f_bavail) * UInt64(status.f_frsize) : 0
-        freeBytes = min(disk, UInt64(state.unmappedBytes), UInt64(log.unmappedBytes)) + unusedBytes
+        diskBytes = state.freeDiskBytes
+        freeBytes = Self.freeBytes(
+            disk: diskBytes, state: (UInt64(state.unmappedBytes), unusedBytes),
+            log: (UInt64(log.unmappedBytes), UInt64(log.reusableBytes)))
+    }
+
+    /// - Parameters:
+    ///   - state, log: the addresses that each may still fill, and what its file has free for reuse.
+    static func freeBytes(
+        disk: UInt64, state: (unmapped: UInt64, reusable: UInt64), log: (unmapped: UInt64, reusable: UInt64)
+    ) -> UInt64 {
+        guard disk >= diskBytesMin else { return disk }
+        return min(min(disk, state.unmapped) + state.reusable, min(disk, log.unmapped) + log.reusable)
     }
 }

@@ -21,7 +21,6 @@ final class ReaderThread: Sendable {
         case entries(EntriesRequest, @Sendable (ReadEntries) -> Void)
         case piece(UInt32, Spool, @Sendable (Result<Piece, SnapshotError>) -> Void)
         case receive(SnapshotPiece, over: UInt64, clusterID: UInt64, stateNumber: UInt64, @Sendable (Received) -> Void)
-        case removeStates(before: UInt64)
         case removeState(UInt64)
     }
 
@@ -41,10 +40,10 @@ final class ReaderThread: Sendable {
     private let loop: any EventLoop
 
     /// - Parameter directory: the member's; states are built there.
-    init(store: LogStore, directory: String, loop: any EventLoop) {
+    init(store: LogStore, directory: String, reserve: UInt64, loop: any EventLoop) {
         self.loop = loop
         thread = OwnedThread(name: "reader") {
-            let worker = Worker(store: store, directory: directory)
+            let worker = Worker(store: store, directory: directory, reserve: reserve)
             return (
                 handle: { jobs in
                     for job in jobs { worker.run(job) }
@@ -73,11 +72,7 @@ final class ReaderThread: Sendable {
             .receive(piece, over: connection, clusterID: clusterID, stateNumber: stateNumber, onLoop(done)))
     }
 
-    /// Removes the states that were in use before this one. Numbers only grow, so that none is touched that is being built
-    /// or waits to be installed.
-    func removeStates(before number: UInt64) { thread.send(.removeStates(before: number)) }
-
-    /// Removes a state that was received and is of no use.
+    /// Removes a state that is of no use any more, or never was.
     func removeState(_ number: UInt64) { thread.send(.removeState(number)) }
 
     func close() { thread.close() }
@@ -91,6 +86,7 @@ final class ReaderThread: Sendable {
     private final class Worker {
         private let store: LogStore
         private let directory: String
+        private let reserve: UInt64
         private var incoming: Incoming?
 
         /// The snapshot that is being received.
@@ -104,9 +100,10 @@ final class ReaderThread: Sendable {
             var nextPiece: UInt32 = 1
         }
 
-        init(store: LogStore, directory: String) {
+        init(store: LogStore, directory: String, reserve: UInt64) {
             self.store = store
             self.directory = directory
+            self.reserve = reserve
         }
 
         func run(_ job: Job) {
@@ -126,11 +123,10 @@ final class ReaderThread: Sendable {
                     if incoming?.connection == connection { dropIncoming() }
                     done(.refused(error))
                 }
-            case .removeStates(let number):
-                CrashPoint.statesRemoveBefore.reach()
-                DataDirectory.removeStates(in: directory) { $0 < number }
-                CrashPoint.statesRemoveAfter.reach()
-            case .removeState(let number): DataDirectory.remove(DataDirectory.statePath(in: directory, number))
+            case .removeState(let number):
+                CrashPoint.stateRemoveBefore.reach()
+                DataDirectory.remove(DataDirectory.statePath(in: directory, number))
+                CrashPoint.stateRemoveAfter.reach()
             }
         }
 
@@ -139,7 +135,7 @@ final class ReaderThread: Sendable {
             var entries: [EntryRecord] = []
             var bytes = 0
             do throws(LogError) {
-                try store.scan(from: request.first) { entry in
+                try store.scan(from: request.first, through: request.last) { entry in
                     bytes += Int(entry.header.size)
                     guard entry.header.index <= request.last, entries.isEmpty || bytes <= request.bytesMax else {
                         return false
@@ -194,7 +190,7 @@ final class ReaderThread: Sendable {
         ) throws(SnapshotError) -> SnapshotReceiver {
             do { try DataDirectory.makeDirectory(path) } catch { throw .file(errno) }
             let state: StateImport
-            do { state = try StateImport(path: path) } catch { throw .state(error) }
+            do { state = try StateImport(path: path, reserve: reserve) } catch { throw .state(error) }
             return try SnapshotReceiver(header: header.bytes, clusterID: clusterID, into: state)
         }
 

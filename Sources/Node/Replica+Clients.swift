@@ -39,6 +39,8 @@ extension Replica {
                 refuse(waiter, core.leader == nil ? .noLeader : .notLeader)
             } else if draining != nil {
                 refuse(waiter, .busy)
+            } else if let damage, damage.kind != .rotten {
+                refuse(waiter, .corrupt)
             } else if frame.body.readableBytes > FileTreeLimits.commandBytesMax {
                 answer(waiter) { Outcome.failed(.contentTooLarge, revision: 0).write(to: &$0) }
             } else if let error = CommandHeader.refusal(
@@ -65,7 +67,7 @@ extension Replica {
                 PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isBackup: true))
             admitReads(of: connection)
         case .verify: verify(for: waiter)
-        case .rewriteState: rewriteState(for: waiter)
+        case .rewriteState: damage == nil ? rewriteState(for: waiter) : refuse(waiter, .corrupt)
         case .readSnapshot: readBackup(frame, for: waiter)
         case .staleRead: staleRead(frame, waiter, deadline, on: connection)
         case .changeMembership: changeMembership(frame, for: waiter)
@@ -178,6 +180,7 @@ extension Replica {
                 .init("writing the state anew", bytesDone: rewriter.bytes, of: usage.stateBytes - usage.unusedBytes))
         }
         if isScrubbing { work.append(.init("reading all that is kept", bytesDone: scrubber.bytes)) }
+        if damage != nil { work.append(.init("taking a sound copy from the others", bytesDone: 0)) }
         if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
         return work
     }
@@ -357,11 +360,20 @@ extension Replica {
 
     /// Everything that the read may not miss is with the state thread.
     func serve(_ read: PendingRead) {
-        if read.isBackup {
+        if mustRefuse(read) {
+            refuse(read.waiter, .corrupt)
+        } else if read.isBackup {
             backupWaiters.append((dispatched, read.waiter))
         } else {
-            stateThread.send(.read(read.query, read.waiter))
+            servedReads.append(StateThread.Read(query: read.query, waiter: read.waiter, isStale: read.ageMax == 0))
         }
+    }
+
+    /// In one piece, behind what they must not miss: a thread that is woken costs more than a read.
+    func sendReads() {
+        guard !servedReads.isEmpty else { return }
+        stateThread.send(.read(servedReads))
+        servedReads.removeAll()
     }
 
     /// Refuses reads whose clients wait no longer.

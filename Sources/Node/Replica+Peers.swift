@@ -180,7 +180,7 @@ extension Replica {
         if let failure = read.failure {
             guard case .corruptEntry(let index) = failure else { return fatal("\(failure)") }
             if index > core.log.compactedIndex, index <= core.durableIndex, core.role == .leader {
-                return repair("\(failure)")
+                entryIsDamaged(index)
             }
         }
         let entries = read.entries

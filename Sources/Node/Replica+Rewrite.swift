@@ -36,7 +36,7 @@ extension Replica {
         guard rewriting == nil, lastReport.durableIndex > 0 else { return refuse(waiter, .busy) }
         // Beside the old one, without its empty pages.
         let needed = usage.stateBytes - usage.unusedBytes
-        guard space.own >= needed + space.reserve else { return refuse(waiter, .diskFull) }
+        guard usage.diskBytes >= needed + space.reserve else { return refuse(waiter, .diskFull) }
         lastStateNumber += 1
         let number = lastStateNumber
         rewriting = Rewriting(
@@ -60,7 +60,7 @@ extension Replica {
         case .success(let applied):
             rewriting?.copied = applied.index
             guard core.log.compactedIndex <= applied.index else { return endRewriting(Self.overtaken) }
-            guard core.applied - applied.index > Self.entriesBehindMax else { return nameCopy(number) }
+            guard core.applied > applied.index + Self.entriesBehindMax else { return nameCopy(number) }
             let this = NIOLoopBound(self, eventLoop: loop)
             rewriter.catchUp(number, through: core.applied) {
                 this.value.rewritten(number, $0)

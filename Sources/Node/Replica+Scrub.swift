@@ -1,12 +1,10 @@
-import Glibc
+import FileTree
 import Logging
 import NIOCore
 import Raft
 import WireProtocol
 
-/// Looking for damage, and what follows from it.
-///
-/// A member that finds its copy damaged leads and votes no more, until it has another copy from the others: see `Repair`.
+/// Looking for damage. What follows from it: see `Replica+Repair`.
 extension Replica {
     /// Begins the next round of the background scrub when it is due.
     func scrubIfDue() {
@@ -29,19 +27,25 @@ extension Replica {
         let this = NIOLoopBound((self, told), eventLoop: loop)
         let (first, last) = (core.log.compactedIndex + 1, core.durableIndex)
         let environment = lastReport.durableIndex > 0 ? lastReport.environment : nil
-        scrubber.scrub(environment, entries: first <= last ? first...last : nil, rate: rate) { found in
+        scrubber.scrub(environment, entries: first <= last ? first...last : nil, rate: rate) { found, error in
             let (replica, told) = this.value
             guard !replica.isStopped else { return }
             let checked = replica.checked(found)
             told(checked)
-            // Who asked gets the answer first.
-            if !checked.damage.isEmpty { replica.repairSoon(checked.damage) }
+            // What was read may be a state that another has taken the place of meanwhile.
+            let isCurrent = environment?.path == replica.lastReport.environment.path
+            replica.repairSoon(checked, isCurrent ? error : nil)
         }
     }
 
-    private func repairSoon(_ damage: String) {
+    /// Who asked gets the answer first.
+    private func repairSoon(_ found: Verification, _ error: StateError?) {
+        guard !found.damage.isEmpty else { return }
         let this = NIOLoopBound(self, eventLoop: loop)
-        loop.scheduleTask(in: .milliseconds(50)) { this.value.repair(damage) }
+        loop.scheduleTask(in: .milliseconds(50)) {
+            if let error { this.value.stateIsDamaged(StateDamage(error)) }
+            if found.damagedEntry > 0 { this.value.entryIsDamaged(found.damagedEntry) }
+        }
     }
 
     private func checked(_ found: Verification) -> Verification {
@@ -117,28 +121,8 @@ extension Replica {
         guard let own = ownDigests.first(where: { $0.index == agreed.index }), own.digest != agreed.digest else {
             return
         }
-        repair("\(Repair.divergence): at index \(own.index)")
-    }
-
-    // MARK: repair
-
-    /// This member's copy is damaged. With others to take a new one from, it ends, and begins again by taking it.
-    func repair(_ damage: String) {
-        guard !isRepairing else { return }
-        let others = core.configuration.members.filter { !$0.isLearner && $0.peer != core.id }
-        guard !others.isEmpty else {
-            // What is sound is still served; what is not is refused when it is read.
-            if toldDamage != damage {
-                logger.critical(
-                    "damaged, and no other member has a copy: restore a backup", metadata: ["damage": "\(damage)"])
-            }
-            toldDamage = damage
-            return
-        }
-        isRepairing = true
-        logger.error("damaged: a sound copy will be taken from the others", metadata: ["damage": "\(damage)"])
-        do { try Repair.mark(directory, damage) } catch { return fatal("\(error)") }
-        // Who asked gets the answer, and another member leads on.
-        drain { [restart] in restart("to be repaired: \(damage)") }
+        stateIsDamaged(
+            StateDamage(
+                kind: .wrong, reason: "the state has another digest than the majority's: at index \(own.index)"))
     }
 }

@@ -20,7 +20,11 @@ extension Replica {
                 compacted: core.log.compactedIndex,
                 needed: neededByPeers)
         else { return }
-        step(.compact(through: point))
+        compact(through: point)
+    }
+
+    func compact(through index: Index) {
+        step(.compact(through: index))
         let log = core.log
         logWriter.compact(
             behind: SnapshotMetadata(
@@ -37,8 +41,9 @@ extension Replica {
         return (matches + held).min()
     }
 
-    /// What the copy of the state has that the log names, or is about to name, as the member's: that must never go.
+    /// What the state has that the log names, or is about to name, as the member's: what follows must never go.
     private var decidedCopy: Index? {
+        if let replacement { return replacement.metadata.index }
         guard let rewriting, rewriting.isDecided else { return nil }
         return rewriting.copied
     }
@@ -53,6 +58,7 @@ extension Replica {
             step(.snapshotEnded(peer: peer, installed: nil))
             return
         }
+        guard damage?.kind != .wrong else { return step(.snapshotEnded(peer: peer, installed: nil)) }
         // Spooling a state again and again for a peer that can't take it would only wear the disk.
         if let failed = failedTransfers[peer], core.now - failed < Self.transferPause {
             step(.snapshotEnded(peer: peer, installed: nil))
@@ -155,6 +161,10 @@ extension Replica {
         let ready = backupWaiters.filter { $0.index <= lastReport.durableIndex }
         backupWaiters.removeAll { $0.index <= lastReport.durableIndex }
         for (index, waiter) in ready {
+            guard damage?.kind != .wrong else {
+                refuse(waiter, .corrupt)
+                continue
+            }
             withSpool(covering: index) { [unowned self] result in
                 guard let connection = connections[waiter.connection] else { return }
                 guard case .success(let spool) = result else { return refuse(waiter, .corrupt) }
@@ -253,6 +263,7 @@ extension Replica {
         guard let number = receivedState else { preconditionFailure("a snapshot is installed that nobody received") }
         receivedState = nil
         abandonRewriting()
+        abandonReplacing()
         formerStates.append(stateNumber)
         stateNumber = number
         switchWrite = write.number
@@ -266,6 +277,8 @@ extension Replica {
         dispatched = max(dispatched, snapshot.index)
         stateThread.send(.replace(path: DataDirectory.statePath(in: directory, number)))
         releaseReads()
+        fetching?.cancel()
+        stateIsSound()
         logger.info("snapshot installed", metadata: ["index": "\(snapshot.index)", "term": "\(snapshot.term)"])
     }
 }

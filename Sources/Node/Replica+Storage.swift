@@ -33,16 +33,20 @@ extension Replica {
     func saved(_ write: UInt64) {
         guard !isStopped else { return }
         completedWrite = write
-        if let number = switchWrite, number <= write {
-            switchWrite = nil
-            reader.removeStates(before: stateNumber)
-            // A copy of the former state may have a later number.
-            for former in formerStates where former > stateNumber { reader.removeState(former) }
-            formerStates = []
-        }
+        removeFormerStates()
         step(.saved(write: write))
         releaseHeld()
         scheduleTurn()
+    }
+
+    /// Removes the states that another took the place of: once the log names that one, and the state thread has left them.
+    private func removeFormerStates() {
+        guard switchWrite ?? 0 <= completedWrite, !formerStates.isEmpty,
+            lastReport.environment.path == DataDirectory.statePath(in: directory, stateNumber)
+        else { return }
+        switchWrite = nil
+        for former in formerStates where former != stateNumber { reader.removeState(former) }
+        formerStates = []
     }
 
     func releaseHeld() {
@@ -84,35 +88,42 @@ extension Replica {
 
     func reported(_ report: StateReport) {
         guard !isStopped else { return }
+        for answer in report.answers { forward(answer) }
+        if let measured = report.usage { measuredUsage(measured) }
+        continueDraining()
+        scheduleTurn()
+        // What a state was that another has taken the place of says nothing any more.
+        guard report.environment.path == DataDirectory.statePath(in: directory, stateNumber) else { return }
         lastReport = report
-        if let measured = report.usage {
-            usage = measured
-            space.measured(measured.freeBytes)
-            guard measured.isInPlace else {
-                return fatal(
-                    "\(directory): its files were deleted, moved or replaced while this member ran, so that what it writes is "
-                        + "lost; put them back, or start it with an empty directory and run 'banyan member replace'")
-            }
-        }
-        if !report.digests.isEmpty { remember(report.digests) }
-        if let damage = report.damage { repair("\(damage)") }
-        step(.applied(report.applied.index))
-        for answer in report.answers {
-            guard let connection = connections[answer.connection] else { continue }
-            connection.requestsInFlight -= answer.count
-            connection.readsInFlight -= answer.reads
-            if answer.reads > 0 { admitReads(of: connection) }
-            connection.write { $0.writeImmutableBuffer(answer.frames) }
-            markDirty(connection)
-        }
         lastReport.answers = []
+        removeFormerStates()
+        if !report.digests.isEmpty { remember(report.digests) }
+        if let error = report.damage { stateIsDamaged(StateDamage(error)) }
+        step(.applied(report.applied.index))
         continueDraining()
         beginBackups()
         finishRewriting()
         reclaimIfNeeded()
         raiseVersionIfPossible()
         compactIfDue()
-        scheduleTurn()
+    }
+
+    private func forward(_ answers: StateReport.Answers) {
+        guard let connection = connections[answers.connection] else { return }
+        connection.requestsInFlight -= answers.count
+        connection.readsInFlight -= answers.reads
+        if answers.reads > 0 { admitReads(of: connection) }
+        connection.write { $0.writeImmutableBuffer(answers.frames) }
+        markDirty(connection)
+    }
+
+    private func measuredUsage(_ measured: DiskUsage) {
+        usage = measured
+        space.measured(measured.freeBytes)
+        guard !measured.isInPlace else { return }
+        fatal(
+            "\(directory): its files were deleted, moved or replaced while this member ran, so that what it writes is "
+                + "lost; put them back, or start it with an empty directory and run 'banyan member replace'")
     }
 
     /// A leader stops taking puts in time, and takes them again by itself.

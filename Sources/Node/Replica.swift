@@ -82,9 +82,13 @@ final class Replica {
     let scrubber: ScrubThread
     var isScrubbing = false
     var scrubbedAt: Nanoseconds
-    /// Called when this member has to begin anew, to be repaired.
+    /// Called when this member has to begin anew, for its log to be repaired.
     let restart: @Sendable (String) -> Void
-    var isRepairing = false
+    /// What is wrong with the state, until another takes its place.
+    var damage: StateDamage?
+    var fetching: Task<Void, Never>?
+    var replacement: Replacement?
+    var gaveWayAt: Nanoseconds = 0
     var toldDamage = ""
     /// What the state's digest was at indexes that all members remember: here, on the others, and on a majority.
     var ownDigests: Deque<(index: Index, digest: UInt128)> = []
@@ -112,6 +116,8 @@ final class Replica {
     var newReads: [PendingRead] = []
     var readsByContext: [UInt64: ReadBatch] = [:]
     var readsWaitingToApply: Deque<(index: Index, reads: [PendingRead])> = []
+    /// For the state thread, at the end of the turn.
+    var servedReads: [StateThread.Read] = []
     /// Begins anew in each life of the process, so that an answer to an earlier one's question fits none.
     var lastContext = UInt64.random(in: 0..<1 << 62)
     var isTurnScheduled = false
@@ -176,10 +182,11 @@ final class Replica {
 
     /// - Parameters:
     ///   - fatal: called when this member can't go on.
-    ///   - restart: called when its process must begin anew, to be repaired.
+    ///   - restart: called when its process must begin anew, for its log to be repaired.
+    ///   - unusedState: the number of an empty state that the state thread has open, since the member's own can't be.
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
-        tail: LogTail, threads: Threads, options: ServerOptions, logger: Logger,
+        unusedState: UInt64?, tail: LogTail, threads: Threads, options: ServerOptions, logger: Logger,
         fatal: @escaping @Sendable (String) -> Void, restart: @escaping @Sendable (String) -> Void
     ) {
         self.fatal = fatal
@@ -198,9 +205,10 @@ final class Replica {
         space = DiskSpace(reserve: options.reserve)
         self.tail = tail
         self.stateNumber = stateNumber
-        lastStateNumber = stateNumber
+        lastStateNumber = unusedState ?? stateNumber
+        formerStates = unusedState.map { [$0] } ?? []
         windowFirst = core.log.lastIndex + 1
-        dispatched = report.applied.index
+        dispatched = core.applied
         lastReport = report
         scrubbedAt = Clock.now
     }
@@ -212,6 +220,7 @@ final class Replica {
 
     func start() {
         adoptConfiguration()
+        if let found = StateDamage.marked(directory) { stateIsDamaged(found) }
         tick()
         scheduleTurn()
     }
@@ -226,6 +235,8 @@ final class Replica {
         decideOnSpace()
         tendSnapshots()
         scrubIfDue()
+        giveWay()
+        continueReplacing()
         continueDraining()
         stateThread.send(.tick)
         scheduleTurn()
@@ -241,6 +252,9 @@ final class Replica {
         for connection in connections.values { connection.say(Goodbye(.shuttingDown, "this member is shutting down")) }
         for lanes in links.values { for link in lanes.values { link.stop() } }
         for transfer in transfers.values { transfer.end(isInstalled: false) }
+        fetching?.cancel()
+        replacement?.settled("this member ends")
+        replacement = nil
     }
 
     /// To be called off the loop, after `stop`.
@@ -264,6 +278,7 @@ final class Replica {
         proposeNewWrites()
         requestNewReads()
         perform(core.takeOutput())
+        sendReads()
         for connection in dirty { connection.flush() }
         dirty.removeAll(keepingCapacity: true)
     }

@@ -44,7 +44,7 @@ package enum Restore {
         do {
             // Left by a restore that was broken off.
             DataDirectory.removeStates(in: data) { _ in true }
-            let state = try StateImport(path: directory.prepareState(1))
+            let state = try StateImport(path: directory.prepareState(1), reserve: 0)
             contents = try read(file, into: state)
         } catch let error as SnapshotError {
             DataDirectory.removeStates(in: data) { _ in true }

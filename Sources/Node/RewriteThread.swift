@@ -19,7 +19,7 @@ final class RewriteThread: Sendable {
     private let loop: any EventLoop
     private let progress = WorkProgress()
 
-    init(log: LogStore, directory: String, knownVersion: UInt16, loop: any EventLoop) {
+    init(log: LogStore, directory: String, reserve: UInt64, knownVersion: UInt16, loop: any EventLoop) {
         self.loop = loop
         let progress = progress
         thread = OwnedThread(name: "rewrite") {
@@ -31,7 +31,7 @@ final class RewriteThread: Sendable {
                             done(
                                 Self.result { () throws(StateError) in
                                     try Self.copy(
-                                        environment, DataDirectory.statePath(in: directory, number),
+                                        environment, DataDirectory.statePath(in: directory, number), reserve,
                                         Pace(rate: rate, progress))
                                 })
                         case .catchUp(let number, let index, let done):
@@ -76,11 +76,11 @@ final class RewriteThread: Sendable {
     }
 
     private static func copy(
-        _ environment: StateEnvironment, _ path: String, _ pace: consuming Pace
+        _ environment: StateEnvironment, _ path: String, _ reserve: UInt64, _ pace: consuming Pace
     ) throws(StateError) -> Applied {
         do { try DataDirectory.makeDirectory(path) } catch { throw .store(errno) }
         let view = try StateView(environment)
-        let copy = try StateImport(path: path)
+        let copy = try StateImport(path: path, reserve: reserve)
         var audit = StateAudit()
         try view.forEach { key, row throws(StateError) in
             try audit.add(key: key, row: row)
@@ -115,7 +115,7 @@ extension DurableTree {
         guard applied.index < index else { return }
         var failure: StateError?
         do throws(LogError) {
-            try log.scan(from: applied.index + 1) { entry in
+            try log.scan(from: applied.index + 1, through: index) { entry in
                 guard entry.header.index <= index else { return false }
                 var discarded = ByteBuffer()
                 do throws(StateError) {

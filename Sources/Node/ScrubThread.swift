@@ -17,7 +17,7 @@ final class ScrubThread: Sendable {
         let entries: ClosedRange<Index>?
         /// Bytes a second; nil as fast as it goes.
         let rate: Int?
-        let done: @Sendable (Verification) -> Void
+        let done: @Sendable (Verification, StateError?) -> Void
     }
 
     private let thread: OwnedThread<Job>
@@ -30,20 +30,23 @@ final class ScrubThread: Sendable {
         thread = OwnedThread(name: "scrub") {
             (
                 handle: { jobs in
-                    for job in jobs { job.done(Self.run(job, log, progress)) }
+                    for job in jobs { Self.run(job, log, progress) }
                 }, finish: {}
             )
         }
     }
 
-    /// Reads the last commit of `environment` and those entries of the log, and calls `done` on the loop's thread.
+    /// Reads the last commit of `environment` and those entries of the log, and calls `done` on the loop's thread, also with
+    /// what was wrong with the state.
     func scrub(
         _ environment: StateEnvironment?, entries: ClosedRange<Index>?, rate: Int?,
-        done: @escaping @Sendable (Verification) -> Void
+        done: @escaping @Sendable (Verification, StateError?) -> Void
     ) {
         let loop = loop
         thread.send(
-            Job(environment: environment, entries: entries, rate: rate) { found in loop.execute { done(found) } })
+            Job(environment: environment, entries: entries, rate: rate) { found, error in
+                loop.execute { done(found, error) }
+            })
     }
 
     /// Bytes that the scrub under way has read.
@@ -51,12 +54,14 @@ final class ScrubThread: Sendable {
 
     func close() { thread.close() }
 
-    private static func run(_ job: Job, _ log: LogStore, _ progress: WorkProgress) -> Verification {
+    private static func run(_ job: Job, _ log: LogStore, _ progress: WorkProgress) {
         let began = Clock.now
         var pace = Pace(rate: job.rate, progress)
         var found = Verification()
+        var failure: StateError?
         if let environment = job.environment {
             do throws(StateError) { try read(environment, &found, &pace) } catch {
+                failure = error
                 found.damage = "the state: \(error)"
             }
         }
@@ -68,7 +73,7 @@ final class ScrubThread: Sendable {
             }
         }
         found.milliseconds = (Clock.now - began) / 1_000_000
-        return found
+        job.done(found, failure)
     }
 
     private static func read(
@@ -92,7 +97,7 @@ final class ScrubThread: Sendable {
             let last = min(next + 1023, entries.upperBound)
             do throws(LogError) {
                 var bytes = 0
-                try log.scan(from: next) { entry in
+                try log.scan(from: next, through: last) { entry in
                     bytes += Int(entry.header.size)
                     return entry.header.index < last
                 }

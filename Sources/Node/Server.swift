@@ -16,7 +16,7 @@ package final class Server {
         case waiting(Bootstrap)
         /// Until a cluster's leader takes this member in.
         case joining
-        /// A sound copy is being taken from the others.
+        /// The log can't be read through: a snapshot is being taken from the others.
         case repairing
         /// The state is being opened.
         case starting
@@ -108,14 +108,9 @@ package final class Server {
         }
         let memberID = identity.memberID
         if identity.genesis != nil {
-            do throws(LogError) {
-                if !Repair.isMarked(options.data) { recovered = try directory.store.recover() }
-            } catch {
-                guard case .corruptEntry = error, options.cluster.count > 1 else {
-                    throw StartError("\(options.data): \(error)")
-                }
-                try Repair.mark(options.data, "\(error)")
-                logger.error("damaged", metadata: ["damage": "\(error)"])
+            let repair = LogRepair(options: options, store: directory.store, identity: identity, logger: logger)
+            do { recovered = try repair.recover() } catch let error as LogError {
+                throw StartError("\(options.data): \(error)")
             }
         }
         let configuration =
@@ -144,10 +139,8 @@ package final class Server {
 
     private func started(_ channel: any Channel) throws {
         port = channel
-        if Repair.isMarked(options.data) {
-            repair()
-        } else if identity.genesis != nil {
-            try run()
+        if identity.genesis != nil {
+            if let recovered { try run(recovered) } else { repair() }
         } else if identity.isJoining {
             phase = .joining
             logger.notice(
@@ -167,11 +160,11 @@ package final class Server {
         }
     }
 
-    /// Takes no part in the cluster before its copy is sound.
+    /// Takes no part in the cluster before its log is sound.
     private func repair() {
         phase = .repairing
         logger.notice("taking a sound copy from the other members")
-        let repair = Repair(options: options, store: directory.store, identity: identity, logger: logger)
+        let repair = LogRepair(options: options, store: directory.store, identity: identity, logger: logger)
         let (fatal, restart) = (fatal, restart)
         repairing = Task {
             do {
@@ -202,7 +195,7 @@ package final class Server {
             "cluster founded",
             metadata: ["cluster": "\(String(genesis.clusterID, radix: 16))", "members": "\(genesis.text)"])
         if case .waiting(let bootstrap) = phase { bootstrap.stop() }
-        try run()
+        try run(directory.store.recover())
     }
 
     /// A running cluster's leader has taken this member in.
@@ -212,80 +205,99 @@ package final class Server {
         logger.info(
             "taken in",
             metadata: ["cluster": "\(String(configuration.clusterID, radix: 16))", "members": "\(configuration.text)"])
-        try run()
+        try run(directory.store.recover())
     }
 
-    private func run() throws {
+    private func run(_ recovered: LogStore.Recovered) throws {
         phase = .starting
-        let store = directory.store
-        let recovered = try recovered ?? store.recover()
         self.recovered = nil
         let number = recovered.row.stateNumber
-        let statePath = try directory.prepareState(number)
-        let this = NIOLoopBound(self, eventLoop: loop)
-        let (loop, fatal) = (loop, fatal)
-        let logWriter = LogWriter(
-            store: store, row: recovered.row, lastIndex: recovered.log.lastIndex,
-            completed: { write in loop.execute { this.value.replica?.saved(write) } },
-            failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") }
-        )
-        let opened = loop.makePromise(of: StateReport.self)
-        let stateThread = StateThread(
-            path: statePath, log: store, knownVersion: options.knownVersion,
-            opened: { opened.succeed(StateReport(applied: $0, durableIndex: $0.index, environment: $1)) },
-            report: { report in loop.execute { this.value.replica?.reported(report) } },
-            failed: { error in
-                opened.fail(error)
-                loop.execute { this.value.stateFailed(error, others: recovered.log.configuration.members.count - 1) }
-            })
-        opened.futureResult.whenSuccess { report in
-            this.value.run(recovered, report, logWriter, stateThread)
+        let state = try directory.prepareState(number)
+        openState(state) { [unowned self] opened, stateThread in
+            do throws(StateError) {
+                let report = try opened.get()
+                let applied = report.applied
+                // The state of another log, or of a part of this one that is gone.
+                guard recovered.log.term(at: applied.index) == applied.term else {
+                    stateThread.leave()
+                    return runWithout("at \(applied.index), it does not fit the log", recovered)
+                }
+                run(recovered, report, stateThread, unusedState: nil)
+            } catch {
+                guard error.isDamage else { return fatal("\(options.data): the state can't be used: \(error)") }
+                runWithout("\(error)", recovered)
+            }
         }
     }
 
-    /// A damaged state is replaced; a disk that fails ends the process.
-    private func stateFailed(_ error: StateError, others: Int) {
-        let isDamage: Bool =
-            switch error {
-            case .corruptRow, .wrongDigest: true
-            case .store(let code): LMDBError(code: code).isDamage
-            case .unknownFormat, .wrongIndex: false
-            }
-        guard isDamage, others > 0 else { return fatal("the state can't be used: \(error)") }
-        if let replica { return replica.repair("\(error)") }
-        do { try Repair.mark(options.data, "\(error)") } catch { return fatal("\(error)") }
-        restart("the state is damaged: \(error)")
+    /// The member's own state can't be opened: it runs with an empty one, until it has another member's.
+    private func runWithout(_ reason: String, _ recovered: LogStore.Recovered) {
+        let number = recovered.row.stateNumber
+        guard recovered.log.configuration.members.count > 1 else {
+            return fatal(
+                "\(options.data): the state can't be used: \(reason); there is no other member to take a sound copy from: "
+                    + "restore a backup with banyand --restore")
+        }
+        let unused = DataDirectory.statePath(in: options.data, number + 1)
+        do {
+            try DataDirectory.makeDirectory(unused)
+            try StateDamage(kind: .wrong, reason: reason).mark(options.data)
+        } catch { return fatal("\(error)") }
+        openState(unused, isStopped: true) { [unowned self] opened, stateThread in
+            do throws(StateError) {
+                run(recovered, try opened.get(), stateThread, unusedState: number + 1)
+            } catch { fatal("\(unused): \(error)") }
+        }
+    }
+
+    private func openState(
+        _ path: String, isStopped: Bool = false,
+        then opened: @escaping (Result<StateReport, StateError>, StateThread) -> Void
+    ) {
+        let this = NIOLoopBound((self, opened), eventLoop: loop)
+        let loop = loop
+        let promise = loop.makePromise(of: Result<StateReport, StateError>.self)
+        let stateThread = StateThread(
+            path: path, log: directory.store, knownVersion: options.knownVersion, isStopped: isStopped,
+            opened: { promise.succeed($0) },
+            report: { report in loop.execute { this.value.0.replica?.reported(report) } },
+            failed: { error in loop.execute { this.value.0.replica?.stateFailed(error) } })
+        promise.futureResult.whenSuccess { this.value.1($0, stateThread) }
     }
 
     private func run(
-        _ recovered: LogStore.Recovered, _ report: StateReport, _ logWriter: LogWriter, _ stateThread: StateThread
+        _ recovered: LogStore.Recovered, _ report: StateReport, _ stateThread: StateThread, unusedState: UInt64?
     ) {
-        let applied = report.applied
-        guard applied.index <= recovered.log.lastIndex, applied.index >= recovered.log.compactedIndex else {
-            fatal(
-                "\(options.data): the state (at \(applied.index)) does not fit the log "
-                    + "(\(recovered.log.firstIndex) to \(recovered.log.lastIndex)); treat this directory as wiped")
-            return
-        }
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let (loop, fatal) = (loop, fatal)
+        let logWriter = LogWriter(
+            store: directory.store, row: recovered.row, lastIndex: recovered.log.lastIndex,
+            completed: { write in loop.execute { this.value.replica?.saved(write) } },
+            failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") }
+        )
+        // An empty state has executed nothing, and executes nothing.
+        let applied = unusedState == nil ? report.applied.index : recovered.log.compactedIndex
         let core = RaftCore(
             id: PeerID(identity.incarnation), hardState: recovered.row.hardState, log: recovered.log,
-            applied: applied.index, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
+            applied: applied, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
         let threads = Replica.Threads(
             logWriter: logWriter, stateThread: stateThread,
-            reader: ReaderThread(store: directory.store, directory: directory.path, loop: loop),
-            spooler: SpoolThread(directory: directory.path, loop: loop),
+            reader: ReaderThread(
+                store: directory.store, directory: directory.path, reserve: options.reserve / 2, loop: loop),
+            spooler: SpoolThread(directory: directory.path, reserve: options.reserve / 2, loop: loop),
             scrubber: ScrubThread(log: directory.store, loop: loop),
             rewriter: RewriteThread(
-                log: directory.store, directory: directory.path, knownVersion: options.knownVersion, loop: loop))
+                log: directory.store, directory: directory.path, reserve: options.reserve,
+                knownVersion: options.knownVersion, loop: loop))
         let replica = Replica(
             loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
-            tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex), threads: threads,
-            options: options, logger: logger, fatal: fatal, restart: restart)
+            unusedState: unusedState, tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex),
+            threads: threads, options: options, logger: logger, fatal: fatal, restart: restart)
         logger.info(
             "recovered",
             metadata: [
-                "entries": "\(recovered.log.lastIndex - recovered.log.compactedIndex)", "applied": "\(applied.index)",
-                "to_execute": "\(recovered.row.hardState.commit - min(recovered.row.hardState.commit, applied.index))",
+                "entries": "\(recovered.log.lastIndex - recovered.log.compactedIndex)", "applied": "\(applied)",
+                "to_execute": "\(recovered.row.hardState.commit - min(recovered.row.hardState.commit, applied))",
                 "milliseconds": "\((Clock.now - began) / 1_000_000)",
             ])
         phase = .running(replica)

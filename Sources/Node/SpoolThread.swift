@@ -14,13 +14,13 @@ final class SpoolThread: Sendable {
     private let thread: OwnedThread<Job>
     private let loop: any EventLoop
 
-    init(directory: String, loop: any EventLoop) {
+    init(directory: String, reserve: UInt64, loop: any EventLoop) {
         self.loop = loop
         thread = OwnedThread(name: "spool") {
             (
                 handle: { jobs in
                     for job in jobs {
-                        do throws(SnapshotError) { try Self.spool(job, in: directory) } catch {
+                        do throws(SnapshotError) { try Self.spool(job, in: directory, reserve) } catch {
                             job.begun(.failure(error))
                         }
                     }
@@ -38,10 +38,10 @@ final class SpoolThread: Sendable {
 
     func close() { thread.close() }
 
-    private static func spool(_ job: Job, in directory: String) throws(SnapshotError) {
+    private static func spool(_ job: Job, in directory: String, _ reserve: UInt64) throws(SnapshotError) {
         let view: StateView
         do { view = try StateView(job.environment) } catch { throw .state(error) }
-        let spool = try Spool(of: view, in: directory)
+        let spool = try Spool(of: view, in: directory, reserve: reserve)
         job.begun(.success(spool))
         spool.fill(from: view)
     }

@@ -46,19 +46,29 @@ struct StateReport: Sendable {
 /// them, and commits now and then.
 ///
 /// The log is the write-ahead log of the state: after a crash the entries behind the last commit are executed again.
+///
+/// When a command or a flush meets damage it executes nothing more, until another state takes the place of this one: what
+/// waits is refused, and of what was committed last only reads are answered that may miss something.
 final class StateThread: Sendable {
     enum Work: Sendable {
         /// Execute these records, the first of which has index `first`. `waiters` are as many, or none.
         case apply(first: Index, records: [ByteBuffer], waiters: [Waiter?])
         /// Execute entries that are no longer in memory.
         case replay(ClosedRange<Index>)
-        case read(ByteBuffer, Waiter)
+        case read([Read])
         /// Time went on.
         case tick
-        /// A snapshot took the state's place: go on with the one in this directory.
+        /// Another state took the place of this one: go on with the one in this directory.
         case replace(path: String)
         /// Go on with this copy of the state, which lacks the log's last entries.
         case adopt(path: String)
+    }
+
+    struct Read: Sendable {
+        var query: ByteBuffer
+        var waiter: Waiter
+        /// It may miss anything that was written lately.
+        var isStale: Bool
     }
 
     private let thread: OwnedThread<Work>
@@ -66,67 +76,66 @@ final class StateThread: Sendable {
     /// Opens the state in `path` on the new thread.
     ///
     /// - Parameters:
-    ///   - opened: called once with what was applied before, before any report.
+    ///   - isStopped: execute nothing before another state takes the place of this one.
+    ///   - opened: called once with what was applied before, before any report, or with why it can't be opened.
     ///   - failed: the state is damaged or its disk failed; nothing more is executed.
     init(
-        path: String, log: LogStore, knownVersion: UInt16,
-        opened: @escaping @Sendable (Applied, StateEnvironment) -> Void,
+        path: String, log: LogStore, knownVersion: UInt16, isStopped: Bool = false,
+        opened: @escaping @Sendable (Result<StateReport, StateError>) -> Void,
         report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
     ) {
         thread = OwnedThread(name: "state") {
-            let executor: Executor
             do throws(StateError) {
-                executor = Executor(
+                let executor = Executor(
                     tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion,
-                    report: report)
+                    isStopped: isStopped, report: report, failed: failed)
+                opened(.success(executor.report))
+                return (
+                    handle: { executor.run($0) },
+                    // A clean end leaves nothing to execute again.
+                    finish: { executor.commit() }
+                )
             } catch {
-                failed(error)
+                opened(.failure(error))
                 return (handle: { _ in }, finish: {})
             }
-            opened(executor.tree.applied, executor.tree.environment)
-            return (
-                handle: { batch in
-                    guard !executor.isBroken else { return }
-                    do throws(StateError) { try executor.run(batch) } catch {
-                        executor.isBroken = true
-                        failed(error)
-                    }
-                },
-                finish: {
-                    // A clean end leaves nothing to execute again.
-                    if !executor.isBroken { try? executor.tree.commit() }
-                }
-            )
         }
     }
 
     func send(_ work: Work) { thread.send(work) }
 
     func close() { thread.close() }
+
+    /// Lets the thread end by itself.
+    func leave() { thread.leave() }
 }
 
 /// The state thread's own data.
 private final class Executor {
-    private(set) var tree: DurableTree
+    private var tree: DurableTree
     private let log: LogStore
     private let knownVersion: UInt16
     private var measuredAt: Nanoseconds = 0
-    var isBroken = false
+    private var isStopped: Bool
     private let send: (StateReport) -> Void
+    private let failed: (StateError) -> Void
     /// Rest that commands owe to the disk.
     private var restDue: Nanoseconds = 0
-    private var report: StateReport
+    private(set) var report: StateReport
     /// Where each connection's answers stand in the report.
     private var positions: [UInt64: Int] = [:]
     private var answerBytes = 0
 
     init(
-        tree: DurableTree, log: LogStore, knownVersion: UInt16, report send: @escaping (StateReport) -> Void
+        tree: DurableTree, log: LogStore, knownVersion: UInt16, isStopped: Bool,
+        report send: @escaping (StateReport) -> Void, failed: @escaping (StateError) -> Void
     ) {
         self.send = send
+        self.failed = failed
         self.tree = tree
         self.log = log
         self.knownVersion = knownVersion
+        self.isStopped = isStopped
         report = StateReport(
             applied: tree.applied, durableIndex: tree.durable.index, environment: tree.environment)
     }
@@ -134,25 +143,60 @@ private final class Executor {
     /// The most bytes of answers that gather before they are reported.
     private static let answerBytesMax = 4 << 20
 
-    func run(_ batch: [StateThread.Work]) throws(StateError) {
+    func run(_ batch: [StateThread.Work]) {
         for work in batch {
             switch work {
             case .apply(let first, let records, let waiters):
                 for (offset, record) in records.enumerated() {
-                    try apply(record, first + UInt64(offset), for: waiters.isEmpty ? nil : waiters[offset])
-                    try keepUpNowAndThen()
+                    let waiter = waiters.isEmpty ? nil : waiters[offset]
+                    let isExecuted = unlessStopped { () throws(StateError) in
+                        try apply(record, first + UInt64(offset), for: waiter)
+                    }
+                    if isExecuted {
+                        unlessStopped(keepUpNowAndThen)
+                    } else if let waiter {
+                        refuse(waiter, .unknownOutcome)
+                    }
                 }
-            case .replay(let range): try replay(range)
-            case .adopt(let path): try adopt(path)
-            case .read(let query, let waiter): try read(query, for: waiter)
+            case .replay(let range): unlessStopped { () throws(StateError) in try replay(range) }
+            case .adopt(let path): unlessStopped { () throws(StateError) in try adopt(path) }
+            case .read(let reads):
+                for read in reads {
+                    let isAnswered = unlessStopped { () throws(StateError) in try answer(read) }
+                    if !isAnswered { answerWhileStopped(read) }
+                }
             case .tick: measureSpace()
-            // What the old tree has not written yet goes with it: nothing of it counts any more.
-            case .replace(let path): tree = try DurableTree(path: path, knownVersion: knownVersion)
+            case .replace(let path):
+                // What the old tree has not written yet goes with it: nothing of it counts any more.
+                isStopped = false
+                unlessStopped { () throws(StateError) in
+                    tree = try DurableTree(path: path, knownVersion: knownVersion)
+                }
             }
-            try keepUp()
+            unlessStopped(keepUp)
             if answerBytes >= Self.answerBytesMax { flush() }
         }
         flush()
+    }
+
+    func commit() {
+        unlessStopped { () throws(StateError) in try tree.commit() }
+    }
+
+    /// Answers whether `work` was done. When it fails, nothing more is, but for what a stopped thread may do.
+    @discardableResult
+    private func unlessStopped(_ work: () throws(StateError) -> Void) -> Bool {
+        guard !isStopped else { return false }
+        do throws(StateError) { try work() } catch {
+            isStopped = true
+            // A command that was executed in part leaves no trace.
+            if error.isDamage, let committed = try? DurableTree(tree.environment, knownVersion: knownVersion) {
+                tree = committed
+            }
+            failed(error)
+            return false
+        }
+        return true
     }
 
     private func flush() {
@@ -211,18 +255,29 @@ private final class Executor {
         report.usage = DiskUsage(of: tree.environment, log)
     }
 
-    private func read(_ query: ByteBuffer, for waiter: Waiter) throws(StateError) {
+    private func answer(_ read: StateThread.Read) throws(StateError) {
         do throws(StateError) {
-            try answer(waiter) { frame throws(StateError) in try tree.answer(query, into: &frame) }
+            try answer(read.waiter) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
         } catch {
             // A rotten row is never served; the tree goes on with the rows that are sound.
             guard case .corruptRow = error else { throw error }
             report.damage = error
-            let position = position(of: waiter.connection)
-            Refusal(.corrupt).write(to: &report.answers[position].frames, requestID: waiter.requestID)
-            report.answers[position].count += 1
-            report.answers[position].reads += 1
+            refuse(read.waiter, .corrupt)
         }
+    }
+
+    private func answerWhileStopped(_ read: StateThread.Read) {
+        do throws(StateError) {
+            guard read.isStale else { throw .wrongDigest }
+            try answer(read.waiter) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
+        } catch { refuse(read.waiter, .corrupt) }
+    }
+
+    private func refuse(_ waiter: Waiter, _ code: Refusal.Code) {
+        let position = position(of: waiter.connection)
+        Refusal(code).write(to: &report.answers[position].frames, requestID: waiter.requestID)
+        report.answers[position].count += 1
+        if waiter.isRead { report.answers[position].reads += 1 }
     }
 
     private func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) throws(StateError) -> Void) throws(StateError) {
@@ -255,21 +310,22 @@ private final class Executor {
     private static let indexesBetweenDigests: Index = 4096
     /// Shorter rests gather: a system can't rest for less with any precision.
     private static let restMin: Nanoseconds = 1_000_000
+    /// Requests wait meanwhile.
+    private static let restMax: Nanoseconds = 10_000_000
 
     private func keepUpNowAndThen() throws(StateError) {
         let applied = tree.applied
         if applied.index % Self.indexesBetweenDigests == 0 {
             report.digests.append((applied.index, applied.digest.value))
         }
-        let every = Self.commandsBetweenFlushChecks
-        if tree.applied.index % every == 0 { try keepUp(after: every) }
+        if applied.index % Self.commandsBetweenFlushChecks == 0 { try keepUp() }
     }
 
-    private func keepUp(after commands: UInt64 = 0) throws(StateError) {
-        restDue += try tree.keepUp(now: Clock.now) * commands
+    private func keepUp() throws(StateError) {
+        restDue += try tree.keepUp(now: Clock.now)
         guard restDue >= Self.restMin else { return }
         flush()
-        usleep(UInt32(restDue / 1000))
+        usleep(UInt32(min(restDue, Self.restMax) / 1000))
         restDue = 0
     }
 }

@@ -14,6 +14,9 @@ package enum Event: Sendable {
     case saved(write: UInt64)
     /// The state machine executed everything up to here.
     case applied(Index)
+    /// The state machine took the place of its state by another member's, of all that was executed up to here: the log has what
+    /// follows. Never before the log's start, nor beyond what is committed and durable; take the output first.
+    case stateReplaced(Index)
     /// The answer to an `EntriesRequest`: the entries that the log holds from its first index on.
     case entriesRead(peer: PeerID, entries: [EntryHeader])
     /// Entries up to here were covered by the durable state, and may leave the log.

@@ -144,6 +144,7 @@ package struct RaftCore: Sendable {
         case .leaseRead(let context): readByLease(context)
         case .saved(let write): saved(write)
         case .applied(let index): applied = max(applied, index)
+        case .stateReplaced(let index): replaceState(index)
         case .entriesRead(let peer, let entries): entriesRead(peer, entries: entries)
         case .compact(let index): log.compact(through: min(index, applied))
         case .snapshotEnded(let peer, let installed): snapshotEnded(peer, installed: installed)

@@ -21,6 +21,15 @@ extension RaftCore {
         promise(.appendResponse(.accepted(match: snapshot.index)), to: peer)
     }
 
+    /// The state machine has gone back, or come forward, to another member's state. Log, vote and commit index stay as they
+    /// are: what follows in the log is handed out to be executed, again or for the first time.
+    mutating func replaceState(_ index: Index) {
+        precondition(index >= log.compactedIndex && index <= min(commit, durableIndex), "the log lacks what follows")
+        precondition(output.apply == nil && installing == nil, "what was handed out before must be taken first")
+        applied = index
+        dispatched = index
+    }
+
     /// A transfer is over. The answer to the next probe shows where the peer stands; after a broken one it waits for a
     /// sign of life, a heartbeat's answer.
     mutating func snapshotEnded(_ peer: PeerID, installed: Index?) {

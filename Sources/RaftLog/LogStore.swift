@@ -63,7 +63,8 @@ package struct Identity: Equatable, Sendable {
 ///                  cluster that was given up when it was recovered (8), the list of members at the first start
 ///                  (length 2, bytes), then the genesis configuration or nothing
 ///     'hard'       term (8), vote: 1 if given (1), vote (8), commit index (8),
-///                  compacted index (8), compacted term (8), number of the state's directory (8)
+///                  compacted index (8), compacted term (8), number of the state's directory (8), index of the log's
+///                  last entry (8), which rows of older programs lack
 ///     'base'       the configuration at the compacted index
 // Sendable: the environment is; every other property is immutable.
 package final class LogStore: Sendable {
@@ -88,6 +89,8 @@ package final class LogStore: Sendable {
     package var isInPlace: Bool { environment.isInPlace }
     /// Bytes of the file in use or free for reuse.
     package var usedBytes: Int { environment.usedBytes }
+    /// Bytes of the file that hold nothing; 0 when that can't be found out.
+    package var reusableBytes: Int { (try? environment.reusableBytes()) ?? 0 }
 
     // MARK: identity
 
@@ -125,7 +128,9 @@ package final class LogStore: Sendable {
         try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
             try append(record, at: 1, &transaction)
-            try write(HardStateRow(hardState: HardState(term: 1, vote: nil, commit: 1)), &transaction)
+            var row = HardStateRow(hardState: HardState(term: 1, vote: nil, commit: 1))
+            row.lastIndex = 1
+            try write(row, &transaction)
             try writeBase(genesis, &transaction)
         }
     }
@@ -138,7 +143,9 @@ package final class LogStore: Sendable {
         identity.genesis = configuration
         try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
-            try write(HardStateRow(hardState: HardState()), &transaction)
+            var row = HardStateRow(hardState: HardState())
+            row.lastIndex = 0
+            try write(row, &transaction)
             try writeBase(configuration, &transaction)
         }
     }
@@ -152,6 +159,7 @@ package final class LogStore: Sendable {
         var row = recovered.row
         let (term, index) = (row.hardState.term + 1, recovered.log.lastIndex + 1)
         row.hardState = HardState(term: term, vote: nil, commit: index)
+        row.lastIndex = index
         let record = Self.record(of: configuration, index: index, term: term)
         try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
@@ -170,6 +178,7 @@ package final class LogStore: Sendable {
         let (term, index) = (snapshot.term + 1, snapshot.index + 1)
         var row = HardStateRow(hardState: HardState(term: term, vote: nil, commit: index))
         (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
+        row.lastIndex = index
         let record = Self.record(of: configuration, index: index, term: term)
         try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
@@ -232,18 +241,21 @@ package final class LogStore: Sendable {
         let (row, configuration) = (beginning.row, beginning.configuration)
         var headers: [EntryHeader] = []
         var configurations = [IndexedConfiguration(index: row.compactedIndex, configuration: configuration)]
-        try scan(from: row.compactedIndex + 1) { record in
-            headers.append(record.header)
+        var unreadable: Index?
+        // The commit index is saved with or after the entries that it covers: whatever it names was there.
+        try scan(from: row.compactedIndex + 1, through: row.lastIndex ?? row.hardState.commit) { record in
             if record.header.kind == .configuration {
                 var payload = record.payload
-                guard let next = Configuration(from: &payload) else { return false }
+                guard let next = Configuration(from: &payload) else {
+                    unreadable = record.header.index
+                    return false
+                }
                 configurations.append(IndexedConfiguration(index: record.header.index, configuration: next))
             }
+            headers.append(record.header)
             return true
         }
-        // The commit index is saved with or after the entries that it covers: whatever it names was there.
-        let last = headers.last?.index ?? row.compactedIndex
-        guard row.hardState.commit <= last else { throw .corruptEntry(last + 1) }
+        if let unreadable { throw .corruptEntry(unreadable) }
         let log = LogView(
             compactedIndex: row.compactedIndex, compactedTerm: row.compactedTerm, entries: headers,
             configurations: configurations)
@@ -270,38 +282,27 @@ package final class LogStore: Sendable {
     /// Lets the log begin behind `snapshot`, whose state is durable in the directory of `stateNumber`. The sound tail behind
     /// it stays, if it goes on from the snapshot: it may have been acknowledged.
     ///
+    /// - Parameter isOwn: the snapshot is this log's own state, which the tail goes on from for certain.
     /// - Returns: false, and nothing is changed, when there is damage in that tail: a later snapshot is needed.
-    package func repair(with snapshot: SnapshotMetadata, stateNumber: UInt64) throws(LogError) -> Bool {
+    package func repair(
+        with snapshot: SnapshotMetadata, stateNumber: UInt64, isOwn: Bool = false
+    ) throws(LogError) -> Bool {
         var row = try damaged().row
         guard snapshot.index >= row.compactedIndex else { return false }
-        let last = max(try lastKept() ?? 0, row.compactedIndex)
+        let kept = if let index = row.lastIndex { index } else { try lastKept() ?? 0 }
+        let last = max(kept, row.compactedIndex)
         var keepsTail = false
-        if last >= snapshot.index, snapshot.index > row.compactedIndex {
-            var read = snapshot.index - 1
-            var joins = false
-            do throws(LogError) {
-                try scan(from: snapshot.index) { entry in
-                    if entry.header.index == snapshot.index { joins = entry.header.term == snapshot.term }
-                    read = entry.header.index
-                    return true
-                }
-            } catch {
-                guard case .corruptEntry = error else { throw error }
-            }
-            guard read >= last else { return false }
-            keepsTail = joins
-        } else if snapshot.index == row.compactedIndex {
-            // The log was read through, or the same damage is met behind it.
-            do throws(LogError) { try scan(from: snapshot.index + 1) { _ in true } } catch {
-                guard case .corruptEntry = error else { throw error }
-                return false
-            }
-            keepsTail = true
+        if snapshot.index < last {
+            let joint = isOwn || snapshot.index == row.compactedIndex ? nil : try header(at: snapshot.index)
+            let isSound = try isSound(from: snapshot.index + 1, through: last)
+            guard isSound, isOwn || snapshot.index == row.compactedIndex || joint != nil else { return false }
+            keepsTail = joint.map { $0.term == snapshot.term } ?? true
         }
         (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
         row.stateNumber = stateNumber
         row.hardState.commit = max(keepsTail ? row.hardState.commit : 0, snapshot.index)
         row.hardState.term = max(row.hardState.term, snapshot.term)
+        row.lastIndex = keepsTail ? last : snapshot.index
         try commit(between: .repairBefore, .repairAfter) { transaction throws(LMDBError) in
             if !keepsTail, last > snapshot.index {
                 for index in snapshot.index + 1...last {
@@ -314,6 +315,28 @@ package final class LogStore: Sendable {
         return true
     }
 
+    private func isSound(from first: Index, through last: Index) throws(LogError) -> Bool {
+        do throws(LogError) { try scan(from: first, through: last) { _ in true } } catch {
+            guard case .corruptEntry = error else { throw error }
+            return false
+        }
+        return true
+    }
+
+    /// Nil when the entry is damaged or missing.
+    private func header(at index: Index) throws(LogError) -> EntryHeader? {
+        var header: EntryHeader?
+        do throws(LogError) {
+            try scan(from: index, through: index) { entry in
+                header = entry.header
+                return false
+            }
+        } catch {
+            guard case .corruptEntry = error else { throw error }
+        }
+        return header
+    }
+
     private func lastKept() throws(LogError) -> Index? {
         do throws(LMDBError) {
             let transaction = try environment.beginRead()
@@ -323,8 +346,13 @@ package final class LogStore: Sendable {
         } catch { throw .store(error.code) }
     }
 
-    /// Visits the entries from `first` on until `visit` answers false.
-    package func scan(from first: Index, _ visit: (EntryRecord) -> Bool) throws(LogError) {
+    /// Visits the entries from `first` on, until `visit` answers false or no more is there.
+    ///
+    /// - Parameter last: of those that are there by all that is known.
+    /// - Throws: `corruptEntry` for an entry that is damaged, or missing up to `last`.
+    package func scan(
+        from first: Index, through last: Index, _ visit: (EntryRecord) -> Bool
+    ) throws(LogError) {
         var failure: LogError?
         do throws(LMDBError) {
             let transaction = try environment.beginRead()
@@ -338,10 +366,11 @@ package final class LogStore: Sendable {
                     failure = .corruptEntry(expected)
                     break
                 }
-                guard visit(record) else { break }
+                guard visit(record) else { return }
                 expected += 1
                 goesOn = try cursor.next()
             }
+            if failure == nil, expected <= last { failure = .corruptEntry(expected) }
         } catch {
             failure = .store(error.code)
         }
@@ -418,6 +447,8 @@ package struct HardStateRow: Equatable, Sendable {
     package var compactedTerm: Term = 0
     /// The state lives in the directory `state-N`.
     package var stateNumber: UInt64 = 1
+    /// Nil in a row that an older program wrote.
+    package var lastIndex: Index?
 
     init(hardState: HardState) { self.hardState = hardState }
 
@@ -430,11 +461,13 @@ package struct HardStateRow: Equatable, Sendable {
         compactedIndex = index
         self.compactedTerm = compactedTerm
         stateNumber = number
+        lastIndex = row.readInteger()
     }
 
     func write(to row: inout ByteBuffer) {
         row.writeMultipleIntegers(
             hardState.term, UInt8(hardState.vote == nil ? 0 : 1), hardState.vote?.rawValue ?? 0, hardState.commit,
             compactedIndex, compactedTerm, stateNumber)
+        if let lastIndex { row.writeInteger(lastIndex) }
     }
 }

@@ -144,6 +144,7 @@ private final class LogBatch {
         }
         compaction = nil
         try erase(atMost: erasable, &transaction)
+        row.lastIndex = lastIndex
         try store.write(row, &transaction)
         CrashPoint.logCommitBefore.reach()
         if switches { CrashPoint.switchBefore.reach() }

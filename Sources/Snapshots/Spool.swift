@@ -16,6 +16,7 @@ import WireProtocol
 package final class Spool: Sendable {
     package let header: SnapshotHeader
     private let descriptor: CInt
+    private let reserve: UInt64
     private let progress = Mutex(Progress())
 
     private struct Progress {
@@ -29,14 +30,17 @@ package final class Spool: Sendable {
 
     /// Begins with the header.
     ///
-    /// - Parameter directory: where the file lives.
-    package init(of view: borrowing StateView, in directory: String) throws(SnapshotError) {
+    /// - Parameters:
+    ///   - directory: where the file lives.
+    ///   - reserve: bytes of the disk that stay free, or the snapshot fails.
+    package init(of view: borrowing StateView, in directory: String, reserve: UInt64) throws(SnapshotError) {
         var configurationBytes = ByteBuffer(bytes: view.configuration)
         guard let configuration = Configuration(from: &configurationBytes) else { throw .state(.unknownFormat) }
         header = SnapshotHeader(
             clusterVersion: view.applied.clusterVersion,
             metadata: SnapshotMetadata(
                 index: view.applied.index, term: view.applied.term, configuration: configuration))
+        self.reserve = reserve
         let path = directory + "/snapshot"
         descriptor = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw .file(errno) }
@@ -172,6 +176,9 @@ package final class Spool: Sendable {
         }
 
         private mutating func put(_ piece: ByteBuffer) throws(SnapshotError) {
+            var status = statvfs()
+            guard fstatvfs(spool.descriptor, &status) == 0 else { throw .file(errno) }
+            guard UInt64(status.f_bavail) * UInt64(status.f_frsize) >= spool.reserve else { throw .file(ENOSPC) }
             let (descriptor, start) = (spool.descriptor, end)
             let isWritten = piece.withUnsafeReadableBytes { bytes in
                 var written = 0

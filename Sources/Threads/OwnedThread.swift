@@ -59,6 +59,15 @@ package final class OwnedThread<Message: Sendable>: @unchecked Sendable {
         pthread_join(thread, nil)
     }
 
+    /// Lets the thread finish what was sent, and does not wait for its end. In place of `close`.
+    package func leave() {
+        pthread_mutex_lock(mutex)
+        isClosed = true
+        pthread_mutex_unlock(mutex)
+        pthread_cond_signal(arrived)
+        pthread_detach(thread)
+    }
+
     private func takeBatch() -> [Message]? {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }

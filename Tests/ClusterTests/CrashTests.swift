@@ -67,8 +67,8 @@ struct CrashTests {
         "a snapshot is sent and installed although a member ends in its midst",
         arguments: [
             CrashPoint.spoolMade, .spoolWritten, .importCommitBefore, .importCommitAfter,
-            .receivedBeforeSync, .receivedAfterSync, .switchBefore, .switchAfter, .statesRemoveBefore,
-            .statesRemoveAfter,
+            .receivedBeforeSync, .receivedAfterSync, .switchBefore, .switchAfter, .stateRemoveBefore,
+            .stateRemoveAfter,
         ])
     func snapshots(point: CrashPoint) async throws {
         let cluster = try TestCluster(members: 3, options: ["--log-tail", "100"])

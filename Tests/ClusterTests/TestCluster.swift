@@ -126,6 +126,13 @@ final class TestCluster {
 
     func isRunning(_ id: Int) -> Bool { processes[id]?.isRunning ?? false }
 
+    func processID(_ id: Int) throws -> Int32 {
+        guard let process = processes[id], process.isRunning else {
+            throw Failure(description: "member \(id) does not run")
+        }
+        return process.processIdentifier
+    }
+
     func signal(_ id: Int, _ number: Int32) throws {
         guard let process = processes[id] else { throw Failure(description: "member \(id) does not run") }
         #expect(kill(process.processIdentifier, number) == 0)

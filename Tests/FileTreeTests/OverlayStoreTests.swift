@@ -65,10 +65,11 @@ struct OverlayStoreTests {
                     default: _ = try store.endFlush(waiting: step % 3 == 0)
                     }
                 }
+                _ = try store.endFlush(waiting: true)
                 if Bool.random(using: &generator) {
-                    _ = try store.endFlush(waiting: true)
                     try store.commit()
                     committed = memory
+                    _ = try store.endFlush(waiting: true)
                 }
                 // The store ends here: what was handed to the flusher is written, what was not is lost.
                 memory = committed

@@ -68,7 +68,7 @@ final class Workload {
                 progress.hasFailed.store(true, ordering: .releasing)
                 progress.completed.signal()
             })
-        try directory.store.scan(from: 1) { _ in true }
+        try directory.store.scan(from: 1, through: 0) { _ in true }
         var payload = ByteBuffer()
         configuration.write(to: &payload)
         records[1] = Self.record(.configuration, index: 1, term: 1, payload)
@@ -204,7 +204,7 @@ final class Workload {
         try execute(on: others, through: lastIndex) { digests[others.applied.index] = others.applied.digest }
         try others.commit()
         let view = try StateView(others.environment)
-        let spool = try Spool(of: view, in: scratch)
+        let spool = try Spool(of: view, in: scratch, reserve: 0)
         spool.fill(from: view)
         stateNumber += 1
         let path = DataDirectory.statePath(in: root, stateNumber)
@@ -213,7 +213,7 @@ final class Workload {
         let metadata: SnapshotMetadata
         do {
             let receiver = try SnapshotReceiver(
-                header: header.bytes, clusterID: configuration.clusterID, into: StateImport(path: path))
+                header: header.bytes, clusterID: configuration.clusterID, into: StateImport(path: path, reserve: 0))
             var number: UInt32 = 1
             while let piece = try spool.piece(number), try !receiver.receive(piece.bytes) { number += 1 }
             metadata = receiver.header.metadata

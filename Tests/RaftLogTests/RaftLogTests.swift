@@ -73,7 +73,7 @@ struct RaftLogTests {
 
         func indexes(from first: Index) throws -> [Index] {
             var found: [Index] = []
-            try open().scan(from: first) { entry in
+            try open().scan(from: first, through: 0) { entry in
                 found.append(entry.header.index)
                 return true
             }
@@ -157,6 +157,45 @@ struct RaftLogTests {
         #expect(try scratch.open().recover().log.lastIndex == 102)
     }
 
+    @Test("a log begins behind a snapshot once nothing behind that is damaged, and keeps what goes on from it")
+    func repair() throws {
+        let damaged = { () throws -> Scratch in
+            let scratch = try Scratch()
+            try scratch.write { $0.send(scratch.request(2..<10, term: 2, commit: 8)) }
+            let store = try scratch.open()
+            var transaction = try store.environment.beginWrite()
+            let key = LogStore.key(5)
+            try transaction.delete(key.span.bytes, in: store.entries)
+            try transaction.commit()
+            return scratch
+        }
+        let repair = { (scratch: Scratch, index: Index, term: Term, isOwn: Bool) in
+            try scratch.open().repair(
+                with: SnapshotMetadata(index: index, term: term, configuration: Self.configuration), stateNumber: 3,
+                isOwn: isOwn)
+        }
+        let scratch = try damaged()
+        #expect(try !repair(scratch, 4, 2, false), "the damage is behind it")
+        #expect(try !repair(scratch, 4, 2, true), "the damage is behind it")
+        #expect(try !repair(scratch, 5, 2, false), "nobody knows whether the tail goes on from it")
+        #expect(throws: LogError.corruptEntry(5)) { try scratch.open().recover() }
+        #expect(try repair(scratch, 5, 2, true), "the state is this log's own")
+        var recovered = try scratch.open().recover()
+        #expect(recovered.log.compactedIndex == 5 && recovered.log.lastIndex == 9)
+        #expect(recovered.row.hardState.commit == 8 && recovered.row.stateNumber == 3)
+
+        let joining = try damaged()
+        #expect(try repair(joining, 6, 2, false))
+        recovered = try joining.open().recover()
+        #expect(recovered.log.lastIndex == 9 && recovered.row.hardState.commit == 8)
+
+        let diverged = try damaged()
+        #expect(try repair(diverged, 6, 3, false), "the tail is of another leader's")
+        recovered = try diverged.open().recover()
+        #expect(recovered.log.lastIndex == 6 && recovered.row.hardState == HardState(term: 3, vote: nil, commit: 6))
+        #expect(try diverged.indexes(from: 7) == [])
+    }
+
     @Test("a damaged or missing entry, a damaged hard state and another format are told apart, and nothing is cut off")
     func damage() throws {
         let change = { (scratch: Scratch, body: (inout WriteTransaction, LogStore) throws -> Void) in
@@ -182,6 +221,40 @@ struct RaftLogTests {
             try transaction.delete(key.span.bytes, in: store.entries)
         }
         #expect(throws: LogError.corruptEntry(5)) { try missing.open().recover() }
+
+        // Whatever a commit index covers: the log knows where it ended.
+        let short = try Scratch()
+        try short.write { $0.send(short.request(2..<6, term: 2)) }
+        try change(short) { transaction, store in
+            for index in 4..<6 as Range<Index> {
+                let key = LogStore.key(index)
+                try transaction.delete(key.span.bytes, in: store.entries)
+            }
+        }
+        #expect(throws: LogError.corruptEntry(4)) { try short.open().recover() }
+        #expect(throws: LogError.corruptEntry(4)) { try short.open().scan(from: 2, through: 5) { _ in true } }
+
+        let unknown = try Scratch()
+        try unknown.write { $0.send(unknown.request(2..<6, term: 2)) }
+        try change(unknown) { transaction, store in
+            var record = ByteBuffer()
+            let start = record.beginRecord(.configuration, index: 4, term: 2, length: 1)
+            record.writeInteger(UInt8(9))
+            record.sealRecord(at: start)
+            let (key, bytes) = (LogStore.key(4), Array(record.readableBytesView))
+            try transaction.put(key.span.bytes, bytes.span.bytes, in: store.entries)
+        }
+        #expect(throws: LogError.corruptEntry(4)) { try unknown.open().recover() }
+
+        // A row that an older program wrote does not say where the log ends.
+        let old = try Scratch()
+        try old.write { $0.send(old.request(2..<6, term: 2, commit: 3)) }
+        try change(old) { transaction, store in
+            var row = try store.damaged().row
+            row.lastIndex = nil
+            try store.write(row, &transaction)
+        }
+        #expect(try old.open().recover().log.lastIndex == 5)
 
         let unreadable = try Scratch()
         try change(unreadable) { transaction, store in

@@ -34,6 +34,30 @@ struct RaftScriptTests {
         #expect(actual == expected, "\(name) went like this:\n\(actual.joined(separator: "\n"))")
     }
 
+    @Test("a state that another took the place of goes on from there, and log, vote and commit index stay")
+    func replacedState() throws {
+        let members = (1...2).map { Member(id: $0, peer: PeerID($0), address: "") }
+        let log = LogView(
+            compactedIndex: 3, compactedTerm: 1,
+            entries: (4...9).map { EntryHeader(index: $0, term: 2, kind: .command, size: 1) },
+            configurations: [
+                IndexedConfiguration(index: 0, configuration: Configuration(clusterID: 1, members: members))
+            ])
+        let hardState = HardState(term: 2, vote: PeerID(2), commit: 8)
+        var core = RaftCore(id: PeerID(1), hardState: hardState, log: log, applied: 6, seed: 1, now: 0)
+        #expect(core.takeOutput().apply == 7...8)
+        core.step(.applied(8), now: 1)
+        core.step(.stateReplaced(4), now: 2)
+        #expect(core.applied == 4)
+        #expect(core.hardState == hardState && core.log.lastIndex == 9 && core.log.compactedIndex == 3)
+        let output = core.takeOutput()
+        #expect(output.apply == 5...8)
+        #expect(output.write == nil)
+        // What the log lacks can't be executed again: it is not compacted beyond the new state.
+        core.step(.compact(through: 8), now: 3)
+        #expect(core.log.compactedIndex == 4)
+    }
+
     @Test("an entry of an earlier term on a majority is committed only with one of the leader's own (figure 8)")
     func earlierTermsEntry() throws {
         let members = (1...3).map { Member(id: $0, peer: PeerID($0), address: "") }

@@ -53,7 +53,7 @@ struct SnapshotsTests {
     }
 
     private static func pieces(of view: borrowing StateView, in scratch: Scratch) throws -> [ByteBuffer] {
-        let spool = try Spool(of: view, in: scratch.folder.path)
+        let spool = try Spool(of: view, in: scratch.folder.path, reserve: 0)
         #expect(try spool.piece(0) == nil)
         spool.fill(from: view)
         var pieces: [ByteBuffer] = []
@@ -76,7 +76,7 @@ struct SnapshotsTests {
         _ pieces: [ByteBuffer], into path: String, clusterID: UInt64 = 0x0102
     ) throws -> Bool {
         guard let header = pieces.first else { return false }
-        let state = try StateImport(path: path)
+        let state = try StateImport(path: path, reserve: 0)
         let receiver = try SnapshotReceiver(header: header, clusterID: clusterID, into: state)
         var isWhole = false
         for piece in pieces.dropFirst() { isWhole = try receiver.receive(piece) }

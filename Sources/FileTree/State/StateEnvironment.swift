@@ -25,6 +25,8 @@ package struct StateEnvironment: Sendable {
     package var unmappedBytes: Int { environment.unmappedBytes }
     /// Bytes of the file in use or free for reuse.
     package var usedBytes: Int { environment.usedBytes }
+    /// Bytes that are free on the disk under it; 0 when that can't be found out.
+    package var freeDiskBytes: UInt64 { environment.freeDiskBytes }
     package var isInPlace: Bool { environment.isInPlace }
     package var oldestReaderCommits: Int { environment.oldestReaderCommits }
     /// Bytes of the file that hold nothing; 0 when that can't be found out.

@@ -34,7 +34,8 @@ final class StateFlusher {
         }
     }
 
-    deinit { thread.close() }
+    /// Whoever lets a state go while it is being written must not wait for its disk.
+    deinit { thread.leave() }
 
     func begin(_ changes: OverlayStore.Changes) { thread.send(changes) }
 

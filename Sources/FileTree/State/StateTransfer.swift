@@ -1,4 +1,5 @@
 import CrashPoints
+import Glibc
 import LMDB
 
 /// A state at its last commit, as a snapshot is made from: a view that never changes while others write.
@@ -59,40 +60,53 @@ package struct StateView: ~Copyable {
 }
 
 /// A state that is being built from a snapshot's rows, in an environment of its own beside the present one.
+///
+/// It belongs to one thread from its beginning to its end, as LMDB's write transactions do.
 package final class StateImport {
     /// Bytes of rows in one transaction.
     private static let transactionBytesMax = 32 << 20
 
     private let state: StateEnvironment
-    private var transaction: WriteTransaction
+    private var transaction: WriteTransaction?
+    private let reserve: UInt64
     private var bytes = 0
 
     /// Begins a state in the existing, empty directory `path`.
-    package init(path: String) throws(StateError) {
+    ///
+    /// - Parameter reserve: bytes of the disk that stay free: they are what deletes and the log need.
+    package init(path: String, reserve: UInt64) throws(StateError) {
         let state = try StateEnvironment(path: path)
         do { transaction = try state.environment.beginWrite() } catch { throw .store(error.code) }
         self.state = state
+        self.reserve = reserve
     }
 
     /// Adds a row that was checked. Keys must ascend.
     package func add(key: RawSpan, row: RawSpan) throws(StateError) {
         guard key.byteCount > 0, key.byteCount <= state.environment.keyBytesMax else { throw .unknownFormat }
         do throws(LMDBError) {
-            try transaction.put(key, row, in: state.database, append: true)
+            try transaction?.put(key, row, in: state.database, append: true)
             bytes += key.byteCount + row.byteCount
-            if bytes >= Self.transactionBytesMax {
-                try transaction.commitAndContinue()
-                bytes = 0
-            }
         } catch {
             throw error == .keyExists ? .unknownFormat : .store(error.code)
         }
+        guard bytes >= Self.transactionBytesMax else { return }
+        try commit()
+        do { transaction = try state.environment.beginWrite() } catch { throw .store(error.code) }
     }
 
-    /// Makes everything durable.
+    /// Makes everything durable. Nothing can be added after it.
     package func finish() throws(StateError) {
         CrashPoint.importCommitBefore.reach()
-        do { try transaction.commitAndContinue() } catch { throw .store(error.code) }
+        try commit()
         CrashPoint.importCommitAfter.reach()
+    }
+
+    private func commit() throws(StateError) {
+        // Rows fill pages to three quarters at the least, in the order of their keys.
+        guard state.freeDiskBytes >= reserve + UInt64(bytes) * 3 / 2 else { throw .store(ENOSPC) }
+        guard let whole = transaction.take() else { return }
+        do { try whole.commit() } catch { throw .store(error.code) }
+        bytes = 0
     }
 }

@@ -1,0 +1,260 @@
+import CrashPoints
+import FileTree
+import Glibc
+import LMDB
+import Logging
+import NIOCore
+import Raft
+import WireProtocol
+
+/// What is wrong with a member's state.
+struct StateDamage: Sendable {
+    /// From the mildest on.
+    enum Kind: Int, CaseIterable, Sendable {
+        /// Rows are damaged, and are refused when they are read; others are served.
+        case rotten
+        /// A command met a damaged row: nothing more is executed, and what was committed last is there for reads that may miss
+        /// something.
+        case stopped
+        /// Nobody knows which rows are wrong: nothing is served.
+        case wrong
+    }
+
+    var kind: Kind
+    var reason: String
+
+    // MARK: the mark
+
+    private static func path(in directory: String) -> String { directory + "/damaged" }
+
+    /// Leaves word in the directory, for the member's next life.
+    func mark(_ directory: String) throws {
+        let file = open(Self.path(in: directory), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard file >= 0 else { throw StartError("\(directory): can't be written: \(String(cString: strerror(errno)))") }
+        defer { close(file) }
+        let bytes = Array("\(kind): \(reason)".utf8)
+        let isWritten = bytes.withUnsafeBytes { write(file, $0.baseAddress, $0.count) } == bytes.count
+        guard isWritten, fsync(file) == 0 else { throw StartError("\(directory): can't be written") }
+        CrashPoint.damageMarked.reach()
+        try DataDirectory.sync(directory)
+    }
+
+    /// What an earlier life left word of.
+    static func marked(_ directory: String) -> StateDamage? {
+        let file = open(path(in: directory), O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        var bytes = [UInt8](repeating: 0, count: 1024)
+        let count = max(0, read(file, &bytes, bytes.count))
+        let parts = String(decoding: bytes[..<count], as: UTF8.self).split(separator: ": ", maxSplits: 1)
+        // A mark that was not written to its end is one of the worst kind.
+        let kind = Kind.allCases.first { "\($0)" == parts.first ?? "" } ?? .wrong
+        return StateDamage(kind: kind, reason: parts.count > 1 ? String(parts[1]) : "found before")
+    }
+
+    static func unmark(_ directory: String) throws {
+        guard unlink(path(in: directory)) == 0 else { return }
+        CrashPoint.damageUnmarked.reach()
+        try DataDirectory.sync(directory)
+    }
+}
+
+extension StateDamage {
+    /// What was found when the state was read.
+    init(_ error: StateError) {
+        if case .corruptRow = error { kind = .rotten } else { kind = .wrong }
+        reason = "\(error)"
+    }
+}
+
+extension StateError {
+    /// Whether bits rotted, so that another copy helps; else the disk fails, or the program is too old.
+    var isDamage: Bool {
+        switch self {
+        case .corruptRow, .wrongDigest: true
+        case .store(let code): LMDBError(code: code).isDamage
+        case .unknownFormat, .wrongIndex: false
+        }
+    }
+}
+
+/// A damaged state takes nothing from the cluster but this member's wish to lead: log and vote are sound, and go on. It is
+/// replaced by a snapshot from another member, from which on the log is executed again.
+extension Replica {
+    /// Another member's state on its way to take the place of this one's.
+    struct Replacement {
+        let metadata: SnapshotMetadata
+        let number: UInt64
+        /// Called with why it won't do, or with nil once it is in use.
+        let settled: @Sendable (String?) -> Void
+        /// The log names it, or is about to.
+        var isDecided = false
+    }
+
+    private var others: [Member] { core.configuration.members.filter { !$0.isLearner && $0.peer != core.id } }
+
+    func stateIsDamaged(_ found: StateDamage) {
+        guard !isStopped, found.kind.rawValue > damage?.kind.rawValue ?? -1 else { return }
+        let metadata: Logger.Metadata = ["damage": "\(found.reason)"]
+        guard !others.isEmpty else {
+            // A lone member serves what it can: of what is wrong with it, nobody else knows better.
+            if found.kind == .stopped { damage = found }
+            if toldDamage != found.reason {
+                logger.critical("damaged, and no other member has a copy: restore a backup", metadata: metadata)
+            }
+            toldDamage = found.reason
+            return
+        }
+        damage = found
+        logger.error("damaged: a sound copy will be taken from the others", metadata: metadata)
+        do { try found.mark(directory) } catch { return fatal("\(error)") }
+        giveWay()
+        if fetching == nil { fetchState() }
+    }
+
+    /// The state thread met what it can't go on with.
+    func stateFailed(_ error: StateError) {
+        guard error.isDamage else { return fatal("the state can't be used: \(error)") }
+        stateIsDamaged(StateDamage(kind: .stopped, reason: "\(error)"))
+    }
+
+    /// Whether a read is to be refused by all that is known of the state.
+    func mustRefuse(_ read: PendingRead) -> Bool {
+        switch damage?.kind {
+        case nil, .rotten: false
+        case .stopped: read.isBackup || read.ageMax != 0
+        case .wrong: true
+        }
+    }
+
+    /// How long a damaged leader that found no successor, or was elected again, goes on before it tries once more.
+    private static let giveWayPause: Nanoseconds = 3_000_000_000
+
+    /// Another member leads on, if one can: its state may be sound.
+    func giveWay() {
+        guard damage != nil, core.role == .leader, core.transferTarget == nil, draining == nil,
+            core.now - gaveWayAt >= Self.giveWayPause
+        else { return }
+        gaveWayAt = core.now
+        step(.transferLeadership(to: nil))
+    }
+
+    private func fetchState() {
+        let fetch = SnapshotFetch(
+            nodes: others.map(\.address), memberID: identity.memberID, peer: core.id,
+            clusterID: core.configuration.clusterID,
+            directory: directory, reserve: options.reserve / 2, logger: logger)
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let loop = loop
+        fetching = Task {
+            do {
+                try await fetch.run(
+                    allot: {
+                        try await loop.submit {
+                            this.value.lastStateNumber += 1
+                            return this.value.lastStateNumber
+                        }.get()
+                    },
+                    use: { metadata, number in
+                        await withCheckedContinuation { continuation in
+                            loop.execute {
+                                this.value.replaceState(
+                                    Replacement(metadata: metadata, number: number) {
+                                        continuation.resume(returning: $0)
+                                    })
+                            }
+                        }
+                    })
+            } catch {
+                // Cancelled: there is no need any more.
+            }
+        }
+    }
+
+    // MARK: replacing the state
+
+    private func replaceState(_ new: Replacement) {
+        guard !isStopped, damage != nil else { return new.settled("it is not needed any more") }
+        guard new.metadata.index >= core.log.compactedIndex else {
+            return new.settled("it is older than what the log begins with")
+        }
+        abandonRewriting()
+        replacement = new
+        continueReplacing()
+    }
+
+    /// Lets the log name the new state, once the log reaches it: from there on it is executed again.
+    func continueReplacing() {
+        guard let new = replacement, !new.isDecided, new.metadata.index <= min(core.commit, core.durableIndex) else {
+            return
+        }
+        guard core.log.term(at: new.metadata.index) == new.metadata.term else {
+            replacement = nil
+            return new.settled("it does not fit this member's log")
+        }
+        replacement?.isDecided = true
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let loop = loop
+        logWriter.switchState(to: new.number) {
+            loop.execute { this.value.stateIsReplaced(by: new.number) }
+        }
+    }
+
+    private func stateIsReplaced(by number: UInt64) {
+        // A snapshot of a leader's that was installed meanwhile has taken the place of both.
+        guard !isStopped, let new = replacement, new.number == number else { return }
+        perform(core.takeOutput())
+        step(.stateReplaced(new.metadata.index))
+        dispatched = new.metadata.index
+        formerStates.append(stateNumber)
+        stateNumber = number
+        stateThread.send(.replace(path: DataDirectory.statePath(in: directory, number)))
+        replacement = nil
+        stateIsSound()
+        new.settled(nil)
+        scheduleTurn()
+    }
+
+    /// Another state has taken the place of the one that was damaged.
+    func stateIsSound() {
+        guard damage != nil else { return }
+        damage = nil
+        toldDamage = ""
+        // What the other state was at those indexes says nothing of this one.
+        ownDigests = []
+        do { try StateDamage.unmark(directory) } catch { return fatal("\(error)") }
+        fetching = nil
+    }
+
+    /// A leader's snapshot takes the place of the state, damaged or not, and of whatever was to replace it.
+    func abandonReplacing() {
+        guard let replacement else { return }
+        if replacement.isDecided { formerStates.append(replacement.number) }
+        self.replacement = nil
+        replacement.settled("a snapshot of the leader's has taken the state's place")
+    }
+
+    // MARK: the log
+
+    private static let logRepairPause = TimeAmount.seconds(2)
+
+    /// An entry of the log is damaged that is there by all that is known.
+    ///
+    /// What the durable state has executed needs no entry: the log begins behind it. Anything else is executed and durable
+    /// within a second or so, unless the state is damaged too; then the member begins anew, to be repaired before it votes.
+    func entryIsDamaged(_ index: Index, isAgain: Bool = false) {
+        guard !isStopped, index > core.log.compactedIndex else { return }
+        let metadata: Logger.Metadata = ["damage": "log entry \(index)"]
+        if index <= lastReport.durableIndex, damage == nil {
+            compact(through: lastReport.durableIndex)
+            logger.notice(
+                "repaired: the log begins behind a damaged entry that the state has executed", metadata: metadata)
+        } else if isAgain {
+            drain { [restart] in restart("log entry \(index) is damaged") }
+        } else {
+            logger.error("damaged", metadata: metadata)
+            let this = NIOLoopBound(self, eventLoop: loop)
+            loop.scheduleTask(in: Self.logRepairPause) { this.value.entryIsDamaged(index, isAgain: true) }
+        }
+    }
+}
