@@ -224,6 +224,49 @@ struct DamageTests {
         await client.close()
     }
 
+    @Test(
+        "members none of which has a state that can be opened stay there, refuse, and take the first sound one that comes"
+    )
+    func nobodysState() async throws {
+        let cluster = try await TestCluster.start(members: 3, options: ["--log-tail", "10"])
+        let client = cluster.client(timeout: .seconds(2))
+        for number in 0..<100 { _ = try await client.put("/d/\(number)", Array("content \(number)".utf8)) }
+        _ = try await client.put("/d/marked", Array(Self.marker.utf8))
+        #expect(await cluster.membersAgree(client))
+        for id in 1...3 { try cluster.signal(id, SIGTERM) }
+        let kept = cluster.folder.appendingPathComponent("kept").path
+        try FileManager.default.copyItem(atPath: cluster.directory(3), toPath: kept)
+        for id in 1...3 { try Self.damageApplied(cluster.directory(id) + "/state-1") }
+        for id in 1...3 { try cluster.start(id) }
+        for id in 1...3 { #expect(await cluster.condition { try cluster.log(id).contains("no sound copy yet") }) }
+        _ = try await cluster.leader()
+        await #expect(throws: BanyanError.self) { try await client.put("/d/after", [1]) }
+        await #expect(throws: BanyanError.self) { try await client.get("/d/marked") }
+        for id in 1...3 { #expect(cluster.isRunning(id)) }
+        // The state that was there stays, for whoever can mend it.
+        try cluster.signal(3, SIGTERM)
+        let state = cluster.directory(3) + "/state-1"
+        try FileManager.default.removeItem(atPath: state)
+        try FileManager.default.copyItem(atPath: kept + "/state-1", toPath: state)
+        try FileManager.default.removeItem(atPath: cluster.directory(3) + "/damaged")
+        try cluster.start(3)
+        for id in 1...2 { #expect(await cluster.condition { try cluster.log(id).contains("repaired") }) }
+        #expect(await cluster.membersAgree(client))
+        #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
+        await client.close()
+    }
+
+    private static func damageApplied(_ path: String) throws {
+        try change(path) { transaction, database in
+            var bytes: [UInt8] = []
+            var cursor = try transaction.cursor(database)
+            let key = StateKey.applied
+            if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
+            bytes[20] ^= 1
+            return (StateKey.applied, bytes)
+        }
+    }
+
     @Test("a member of two whose state can't be opened votes, and takes the other's")
     func unreadableState() async throws {
         let cluster = try await TestCluster.start(members: 2, options: ["--log-tail", "10"])
@@ -233,14 +276,7 @@ struct DamageTests {
         #expect(await cluster.membersAgree(client))
         let member = try await cluster.leader() % 2 + 1
         try cluster.signal(member, SIGTERM)
-        try Self.change(cluster.directory(member) + "/state-1") { transaction, database in
-            var bytes: [UInt8] = []
-            var cursor = try transaction.cursor(database)
-            let key = StateKey.applied
-            if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
-            bytes[20] ^= 1
-            return (StateKey.applied, bytes)
-        }
+        try Self.damageApplied(cluster.directory(member) + "/state-1")
         try cluster.start(member)
         #expect(await cluster.condition { try cluster.log(member).contains("repaired") })
         #expect(await cluster.membersAgree(client))
