@@ -10,7 +10,8 @@ import Testing
 @Suite("Chaos", .serialized)
 struct ChaosTests {
     private enum Fault: CaseIterable {
-        case kill, killLeader, stop, cutLink, isolate, isolateLeader, slowLinks, transfer, wipe, exchange, restartAll
+        case kill, killLeader, stop, cutLink, isolate, isolateLeader, slowLinks, transfer, loseState, wipe, exchange,
+            restartAll
     }
 
     private static func environment(_ name: String) -> UInt64? {
@@ -144,6 +145,7 @@ struct ChaosTests {
             let client = cluster.client(timeout: .seconds(2))
             try? await client.transferLeadership()
             await client.close()
+        case .loseState: return try await loseState(of: member, of: cluster)
         case .wipe: return try await wipe(member, of: cluster)
         case .exchange: return try await exchange(member, of: cluster)
         }
@@ -156,6 +158,22 @@ struct ChaosTests {
         let commit = members.map(\.commitIndex).max() ?? 0
         return members.count == 5 && members.allSatisfy { $0.role != "unreachable" && $0.role != "learner" }
             && members.allSatisfy { $0.appliedIndex + 1000 > commit }
+    }
+
+    /// Ends a member and takes its state away: its log and its vote are there, and go on.
+    private func loseState(of member: Int, of cluster: TestCluster) async throws -> Bool {
+        let client = cluster.client(timeout: .seconds(10))
+        let isLevel = (try? await isLevel(client)) == true
+        await client.close()
+        // A member that was to get a state from this one is level again.
+        guard isLevel else { return false }
+        try cluster.signal(member, SIGKILL)
+        for name in try FileManager.default.contentsOfDirectory(atPath: cluster.directory(member))
+        where name.hasPrefix("state-") {
+            try FileManager.default.removeItem(atPath: cluster.directory(member) + "/" + name)
+        }
+        try cluster.start(member)
+        return true
     }
 
     private func wipe(_ member: Int, of cluster: TestCluster) async throws -> Bool {
