@@ -366,8 +366,12 @@ extension Replica {
             backupWaiters.append((dispatched, read.waiter))
         } else {
             servedReads.append(StateThread.Read(query: read.query, waiter: read.waiter, isStale: read.ageMax == 0))
+            if servedReads.count >= Self.readsAtOnce { sendReads() }
         }
     }
+
+    /// While the state thread answers so many, the loop prepares the next.
+    private static let readsAtOnce = 16
 
     /// In one piece, behind what they must not miss: a thread that is woken costs more than a read.
     func sendReads() {
