@@ -97,6 +97,9 @@ package final class DurableTree {
         durable = flushing.applied
     }
 
+    /// Lets the tree go without waiting for its disk, for one that will never be opened again in this process.
+    package func leave() { tree.store.leave() }
+
     /// Makes everything so far durable, and waits until it is.
     package func commit() throws(StateError) {
         try endFlush(waiting: true)

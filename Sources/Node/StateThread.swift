@@ -170,7 +170,7 @@ private final class Executor {
                 // What the old tree has not written yet goes with it: nothing of it counts any more.
                 isStopped = false
                 unlessStopped { () throws(StateError) in
-                    tree = try DurableTree(path: path, knownVersion: knownVersion)
+                    goOn(with: try DurableTree(path: path, knownVersion: knownVersion))
                 }
             }
             unlessStopped(keepUp)
@@ -191,7 +191,7 @@ private final class Executor {
             isStopped = true
             // A command that was executed in part leaves no trace.
             if error.isDamage, let committed = try? DurableTree(tree.environment, knownVersion: knownVersion) {
-                tree = committed
+                goOn(with: committed)
             }
             failed(error)
             return false
@@ -251,8 +251,13 @@ private final class Executor {
             _ = try copy.keepUp(now: Clock.now)
         }
         guard copy.applied == tree.applied else { throw .wrongDigest }
-        tree = copy
+        goOn(with: copy)
         report.usage = DiskUsage(of: tree.environment, log)
+    }
+
+    private func goOn(with another: DurableTree) {
+        tree.leave()
+        tree = another
     }
 
     private func answer(_ read: StateThread.Read) throws(StateError) {

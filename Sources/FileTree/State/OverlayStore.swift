@@ -126,6 +126,9 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         flusher.begin(flushing)
     }
 
+    /// Lets the store go without waiting for a flush that is under way. Nothing can be flushed after it.
+    package func leave() { flusher.leave() }
+
     /// How long the flush took, if one is over; waits for it if asked to. What it wrote is durable then.
     mutating func endFlush(waiting: Bool) throws(StateError) -> Nanoseconds? {
         guard isFlushing, let duration = try flusher.end(waiting: waiting) else { return nil }

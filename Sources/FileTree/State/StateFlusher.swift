@@ -34,8 +34,16 @@ final class StateFlusher {
         }
     }
 
-    /// Whoever lets a state go while it is being written must not wait for its disk.
-    deinit { thread.leave() }
+    private var isLeft = false
+
+    /// What was begun is over then, and the environment free to be opened anew: LMDB forbids a process to have it open twice.
+    deinit { if !isLeft { thread.close() } }
+
+    /// Whoever lets this go must not wait for its disk, and never opens its environment again.
+    func leave() {
+        isLeft = true
+        thread.leave()
+    }
 
     func begin(_ changes: OverlayStore.Changes) { thread.send(changes) }
 
