@@ -306,11 +306,10 @@ final class ClientCore {
             forgetLeader()
             retryLater(request)
         case .corrupt:
-            let isUnknown = request.isChange && request.mayHaveHappened
             complete(
                 request,
                 .failure(
-                    isUnknown
+                    request.mayHaveHappened
                         ? .unknownOutcome
                         : .refused("the leader: its copy is damaged, or the members' copies differ; see its log")))
         }

@@ -24,9 +24,13 @@ struct LogRepair {
                 logger.notice("repaired: the log begins behind a damaged entry that the state has executed")
                 return try store.recover()
             }
-            guard try store.damaged().configuration.members.count > 1 else { throw error }
+            guard try !others(store.damaged()).isEmpty else { throw error }
             return nil
         }
+    }
+
+    private func others(_ damaged: LogStore.Damaged) -> [Member] {
+        damaged.configuration.otherVoters(than: PeerID(identity.incarnation))
     }
 
     /// Lets the log begin behind its member's own state, if no entry behind that is damaged.
@@ -47,16 +51,11 @@ struct LogRepair {
     /// acknowledged, and stays; a damaged entry there is waited out: it goes as soon as the cluster has passed it.
     func run() async throws {
         let damaged = try store.damaged()
-        let others = damaged.configuration.members.filter { $0.peer.rawValue != identity.incarnation }.map(\.address)
+        let others = others(damaged).map(\.address)
         let founders = try ServerOptions.members(identity.founders).filter { $0.id != identity.memberID }
         let nodes = others + founders.map { $0.address.description }.filter { !others.contains($0) }
-        guard !nodes.isEmpty else {
-            throw StartError(
-                "\(options.data): damaged, and there is no other member to take a sound copy from; restore a backup with "
-                    + "banyand --restore")
-        }
         let fetch = SnapshotFetch(
-            nodes: nodes, memberID: identity.memberID, peer: PeerID(identity.incarnation),
+            nodes: { nodes }, memberID: identity.memberID, peer: PeerID(identity.incarnation),
             clusterID: (identity.genesis ?? damaged.configuration).clusterID, directory: options.data,
             reserve: options.reserve / 2, logger: logger)
         var number = damaged.row.stateNumber

@@ -189,9 +189,7 @@ final class ReaderThread: Sendable {
             _ header: SnapshotPiece, in path: String, clusterID: UInt64
         ) throws(SnapshotError) -> SnapshotReceiver {
             do { try DataDirectory.makeDirectory(path) } catch { throw .file(errno) }
-            let state: StateImport
-            do { state = try StateImport(path: path, reserve: reserve) } catch { throw .state(error) }
-            return try SnapshotReceiver(header: header.bytes, clusterID: clusterID, into: state)
+            return try SnapshotReceiver(header: header.bytes, clusterID: clusterID, into: path, reserve: reserve)
         }
 
         private func dropIncoming() {

@@ -121,7 +121,7 @@ extension Replica {
 
     func continueDraining() {
         guard let (deadline, settled) = draining else { return }
-        let hasSuccessor = core.configuration.members.count { !$0.isLearner } > 1
+        let hasSuccessor = !core.configuration.otherVoters(than: core.id).isEmpty
         if core.role == .leader, hasSuccessor, core.transferTarget == nil { step(.transferLeadership(to: nil)) }
         let isIdle = proposed.isEmpty && newWrites.isEmpty && lastReport.applied.index >= dispatched
         let isOver = isIdle && (core.role != .leader || !hasSuccessor)

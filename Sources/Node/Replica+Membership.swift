@@ -243,7 +243,9 @@ extension Replica {
     /// Brings the newest version into force that every member knows. A leader's proposal of its own.
     func raiseVersionIfPossible() {
         let inForce = lastReport.applied.clusterVersion
-        guard core.role == .leader, core.applied >= raising ?? 0, core.log.configurationIndex <= core.commit else {
+        guard core.role == .leader, damage == nil, core.applied >= raising ?? 0,
+            core.log.configurationIndex <= core.commit
+        else {
             return
         }
         let known = core.configuration.members.map { member in

@@ -1,82 +1,8 @@
-import CrashPoints
 import FileTree
-import Glibc
-import LMDB
 import Logging
 import NIOCore
 import Raft
 import WireProtocol
-
-/// What is wrong with a member's state.
-struct StateDamage: Sendable {
-    /// From the mildest on.
-    enum Kind: Int, CaseIterable, Sendable {
-        /// Rows are damaged, and are refused when they are read; others are served.
-        case rotten
-        /// A command met a damaged row: nothing more is executed, and what was committed last is there for reads that may miss
-        /// something.
-        case stopped
-        /// Nobody knows which rows are wrong: nothing is served.
-        case wrong
-    }
-
-    var kind: Kind
-    var reason: String
-
-    // MARK: the mark
-
-    private static func path(in directory: String) -> String { directory + "/damaged" }
-
-    /// Leaves word in the directory, for the member's next life.
-    func mark(_ directory: String) throws {
-        let file = open(Self.path(in: directory), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard file >= 0 else { throw StartError("\(directory): can't be written: \(String(cString: strerror(errno)))") }
-        defer { close(file) }
-        let bytes = Array("\(kind): \(reason)".utf8)
-        let isWritten = bytes.withUnsafeBytes { write(file, $0.baseAddress, $0.count) } == bytes.count
-        guard isWritten, fsync(file) == 0 else { throw StartError("\(directory): can't be written") }
-        CrashPoint.damageMarked.reach()
-        try DataDirectory.sync(directory)
-    }
-
-    /// What an earlier life left word of.
-    static func marked(_ directory: String) -> StateDamage? {
-        let file = open(path(in: directory), O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return nil }
-        defer { close(file) }
-        var bytes = [UInt8](repeating: 0, count: 1024)
-        let count = max(0, read(file, &bytes, bytes.count))
-        let parts = String(decoding: bytes[..<count], as: UTF8.self).split(separator: ": ", maxSplits: 1)
-        // A mark that was not written to its end is one of the worst kind.
-        let kind = Kind.allCases.first { "\($0)" == parts.first ?? "" } ?? .wrong
-        return StateDamage(kind: kind, reason: parts.count > 1 ? String(parts[1]) : "found before")
-    }
-
-    static func unmark(_ directory: String) throws {
-        guard unlink(path(in: directory)) == 0 else { return }
-        CrashPoint.damageUnmarked.reach()
-        try DataDirectory.sync(directory)
-    }
-}
-
-extension StateDamage {
-    /// What was found when the state was read.
-    init(_ error: StateError) {
-        if case .corruptRow = error { kind = .rotten } else { kind = .wrong }
-        reason = "\(error)"
-    }
-}
-
-extension StateError {
-    /// Whether bits rotted, so that another copy helps; else the disk fails, or the program is too old.
-    var isDamage: Bool {
-        switch self {
-        case .corruptRow, .wrongDigest: true
-        case .store(let code): LMDBError(code: code).isDamage
-        case .unknownFormat, .wrongIndex: false
-        }
-    }
-}
 
 /// A damaged state takes nothing from the cluster but this member's wish to lead: log and vote are sound, and go on. It is
 /// replaced by a snapshot from another member, from which on the log is executed again.
@@ -91,7 +17,7 @@ extension Replica {
         var isDecided = false
     }
 
-    private var others: [Member] { core.configuration.members.filter { !$0.isLearner && $0.peer != core.id } }
+    private var others: [Member] { core.configuration.otherVoters(than: core.id) }
 
     func stateIsDamaged(_ found: StateDamage) {
         guard !isStopped, found.kind.rawValue > damage?.kind.rawValue ?? -1 else { return }
@@ -140,12 +66,12 @@ extension Replica {
     }
 
     private func fetchState() {
-        let fetch = SnapshotFetch(
-            nodes: others.map(\.address), memberID: identity.memberID, peer: core.id,
-            clusterID: core.configuration.clusterID,
-            directory: directory, reserve: options.reserve / 2, logger: logger)
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop
+        let fetch = SnapshotFetch(
+            nodes: { try await loop.submit { this.value.others.map(\.address) }.get() },
+            memberID: identity.memberID, peer: core.id, clusterID: clusterID, directory: directory,
+            reserve: options.reserve / 2, logger: logger)
         fetching = Task {
             do {
                 try await fetch.run(
@@ -174,7 +100,7 @@ extension Replica {
     // MARK: replacing the state
 
     private func replaceState(_ new: Replacement) {
-        guard !isStopped, damage != nil else { return new.settled("it is not needed any more") }
+        guard !isStopped, damage != nil, replacement == nil else { return new.settled("it is not needed any more") }
         guard new.metadata.index >= core.log.compactedIndex else {
             return new.settled("it is older than what the log begins with")
         }
@@ -201,9 +127,12 @@ extension Replica {
     }
 
     private func stateIsReplaced(by number: UInt64) {
-        // A snapshot of a leader's that was installed meanwhile has taken the place of both.
-        guard !isStopped, let new = replacement, new.number == number else { return }
+        guard !isStopped else { return }
         perform(core.takeOutput())
+        // A snapshot of a leader's that was installed meanwhile has taken the place of both.
+        guard let new = replacement, new.number == number else { return }
+        // The new state may lack what these must not miss, until the log was executed again.
+        sendReads()
         step(.stateReplaced(new.metadata.index))
         dispatched = new.metadata.index
         formerStates.append(stateNumber)
@@ -224,6 +153,14 @@ extension Replica {
         ownDigests = []
         do { try StateDamage.unmark(directory) } catch { return fatal("\(error)") }
         fetching = nil
+    }
+
+    /// All rows were read, and are sound: what was found before was written anew, or never was.
+    func secondLookFoundNothing() {
+        guard damage?.kind == .rotten, replacement == nil else { return }
+        logger.notice("repaired: a second look finds no damage")
+        fetching?.cancel()
+        stateIsSound()
     }
 
     /// A leader's snapshot takes the place of the state, damaged or not, and of whatever was to replace it.

@@ -25,15 +25,17 @@ extension Replica {
     func scrub(rate: Int?, then told: @escaping (Verification) -> Void) {
         isScrubbing = true
         let this = NIOLoopBound((self, told), eventLoop: loop)
-        let (first, last) = (core.log.compactedIndex + 1, core.durableIndex)
+        // What is not committed may be replaced meanwhile.
+        let (first, last) = (core.log.compactedIndex + 1, min(core.commit, core.durableIndex))
         let environment = lastReport.durableIndex > 0 ? lastReport.environment : nil
         scrubber.scrub(environment, entries: first <= last ? first...last : nil, rate: rate) { found, error in
             let (replica, told) = this.value
             guard !replica.isStopped else { return }
-            let checked = replica.checked(found)
-            told(checked)
             // What was read may be a state that another has taken the place of meanwhile.
             let isCurrent = environment?.path == replica.lastReport.environment.path
+            if isCurrent, error == nil { replica.secondLookFoundNothing() }
+            let checked = replica.checked(found)
+            told(checked)
             replica.repairSoon(checked, isCurrent ? error : nil)
         }
     }
@@ -58,6 +60,8 @@ extension Replica {
                 separator: "; ")
             found.damagedEntry = 0
         }
+        // What a scrub can't see: a state that took another course, or that can't be opened.
+        if found.damage.isEmpty, let damage { found.damage = "the state: \(damage.reason)" }
         if found.damage.isEmpty {
             logger.info(
                 "scrubbed",

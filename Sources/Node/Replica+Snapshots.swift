@@ -16,7 +16,7 @@ extension Replica {
     func compactIfDue() {
         guard
             let point = tail.compactionPoint(
-                durable: min(lastReport.durableIndex, core.applied, decidedCopy ?? .max),
+                durable: min(lastReport.durableIndex, core.applied, nextState ?? .max),
                 compacted: core.log.compactedIndex,
                 needed: neededByPeers)
         else { return }
@@ -42,7 +42,7 @@ extension Replica {
     }
 
     /// What the state has that the log names, or is about to name, as the member's: what follows must never go.
-    private var decidedCopy: Index? {
+    private var nextState: Index? {
         if let replacement { return replacement.metadata.index }
         guard let rewriting, rewriting.isDecided else { return nil }
         return rewriting.copied

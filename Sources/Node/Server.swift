@@ -233,7 +233,7 @@ package final class Server {
     /// The member's own state can't be opened: it runs with an empty one, until it has another member's.
     private func runWithout(_ reason: String, _ recovered: LogStore.Recovered) {
         let number = recovered.row.stateNumber
-        guard recovered.log.configuration.members.count > 1 else {
+        guard !recovered.log.configuration.otherVoters(than: PeerID(identity.incarnation)).isEmpty else {
             return fatal(
                 "\(options.data): the state can't be used: \(reason); there is no other member to take a sound copy from: "
                     + "restore a backup with banyand --restore")

@@ -12,7 +12,7 @@ import WireProtocol
 /// present one: as a client that makes a backup does.
 struct SnapshotFetch: Sendable {
     /// Whom to ask for the other members.
-    let nodes: [String]
+    let nodes: @Sendable () async throws -> [String]
     /// The member that needs it.
     let memberID: UInt64
     let peer: PeerID
@@ -35,7 +35,7 @@ struct SnapshotFetch: Sendable {
     ) async throws {
         var said = ""
         while true {
-            let client = BanyanClient(nodes: nodes, timeout: .seconds(10))
+            let client = try await BanyanClient(nodes: nodes(), timeout: .seconds(10))
             var reason = "no other member can be reached"
             for member in (try? await client.status()) ?? [] {
                 guard member.id != memberID, member.role != "unreachable" else { continue }
@@ -101,7 +101,8 @@ private final class StateBuilder: Sendable {
                                 if let present = receiver {
                                     if try present.receive(piece) { whole = present.header.metadata }
                                 } else {
-                                    receiver = try Self.begin(piece, path, clusterID, reserve)
+                                    receiver = try SnapshotReceiver(
+                                        header: piece, clusterID: clusterID, into: path, reserve: reserve)
                                 }
                                 continuation.resume()
                             } catch { continuation.resume(throwing: error) }
@@ -114,14 +115,6 @@ private final class StateBuilder: Sendable {
                 }, finish: {}
             )
         }
-    }
-
-    private static func begin(
-        _ header: ByteBuffer, _ path: String, _ clusterID: UInt64, _ reserve: UInt64
-    ) throws(SnapshotError) -> SnapshotReceiver {
-        let state: StateImport
-        do { state = try StateImport(path: path, reserve: reserve) } catch { throw .state(error) }
-        return try SnapshotReceiver(header: header, clusterID: clusterID, into: state)
     }
 
     func receive(_ piece: ByteBuffer) async throws {

@@ -272,8 +272,8 @@ private final class Executor {
     }
 
     private func answerWhileStopped(_ read: StateThread.Read) {
+        guard read.isStale else { return refuse(read.waiter, .corrupt) }
         do throws(StateError) {
-            guard read.isStale else { throw .wrongDigest }
             try answer(read.waiter) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
         } catch { refuse(read.waiter, .corrupt) }
     }

@@ -45,6 +45,8 @@ package struct Configuration: Equatable, Sendable {
 
     package func member(_ peer: PeerID) -> Member? { members.first { $0.peer == peer } }
 
+    package func otherVoters(than peer: PeerID) -> [Member] { members.filter { !$0.isLearner && $0.peer != peer } }
+
     /// Whether two majorities must agree, since the voters are being exchanged.
     package var isJoint: Bool { !outgoingVoters.isEmpty }
 

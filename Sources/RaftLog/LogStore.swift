@@ -293,10 +293,13 @@ package final class LogStore: Sendable {
         let last = max(kept, row.compactedIndex)
         var keepsTail = false
         if snapshot.index < last {
-            let joint = isOwn || snapshot.index == row.compactedIndex ? nil : try header(at: snapshot.index)
-            let isSound = try isSound(from: snapshot.index + 1, through: last)
-            guard isSound, isOwn || snapshot.index == row.compactedIndex || joint != nil else { return false }
-            keepsTail = joint.map { $0.term == snapshot.term } ?? true
+            guard try isSound(from: snapshot.index + 1, through: last) else { return false }
+            if isOwn || snapshot.index == row.compactedIndex {
+                keepsTail = true
+            } else {
+                guard let term = try header(at: snapshot.index)?.term else { return false }
+                keepsTail = term == snapshot.term
+            }
         }
         (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
         row.stateNumber = stateNumber

@@ -64,10 +64,16 @@ package final class SnapshotReceiver {
     private var checker: SnapshotChecker
     private let state: StateImport
 
-    /// Begins with the header, and an empty environment.
-    package init(header piece: ByteBuffer, clusterID: UInt64?, into state: StateImport) throws(SnapshotError) {
+    /// Begins with the header, and an empty directory.
+    ///
+    /// - Parameters:
+    ///   - clusterID: of the only cluster whose snapshot will do; nil for any.
+    ///   - reserve: bytes of the disk that stay free, or the snapshot is not taken.
+    package init(
+        header piece: ByteBuffer, clusterID: UInt64?, into path: String, reserve: UInt64
+    ) throws(SnapshotError) {
         checker = try SnapshotChecker(header: piece, clusterID: clusterID)
-        self.state = state
+        do { state = try StateImport(path: path, reserve: reserve) } catch { throw .state(error) }
     }
 
     package var header: SnapshotHeader { checker.header }

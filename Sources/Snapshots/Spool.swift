@@ -71,6 +71,8 @@ package final class Spool: Sendable {
                     let last = chunks[chunks.count - 1].readableBytes
                     if last > 0, last + size > SnapshotHeader.chunkBytesMax {
                         if chunks.count == Self.chunksAtOnce {
+                            // The file stands beside the state, on the same disk.
+                            guard view.freeDiskBytes >= reserve else { return failure = .file(ENOSPC) }
                             do throws(SnapshotError) { try file.write(compressing: chunks) } catch { failure = error }
                             chunks = []
                         }
@@ -176,9 +178,6 @@ package final class Spool: Sendable {
         }
 
         private mutating func put(_ piece: ByteBuffer) throws(SnapshotError) {
-            var status = statvfs()
-            guard fstatvfs(spool.descriptor, &status) == 0 else { throw .file(errno) }
-            guard UInt64(status.f_bavail) * UInt64(status.f_frsize) >= spool.reserve else { throw .file(ENOSPC) }
             let (descriptor, start) = (spool.descriptor, end)
             let isWritten = piece.withUnsafeReadableBytes { bytes in
                 var written = 0

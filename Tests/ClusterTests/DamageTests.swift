@@ -237,13 +237,15 @@ struct DamageTests {
         for id in 1...3 { try cluster.signal(id, SIGTERM) }
         let kept = cluster.folder.appendingPathComponent("kept").path
         try FileManager.default.copyItem(atPath: cluster.directory(3), toPath: kept)
-        for id in 1...3 { try Self.damageApplied(cluster.directory(id) + "/state-1") }
+        for id in 1...3 { try Self.changeDigest(of: cluster.directory(id) + "/state-1", seals: false) }
         for id in 1...3 { try cluster.start(id) }
         for id in 1...3 { #expect(await cluster.condition { try cluster.log(id).contains("no sound copy yet") }) }
         _ = try await cluster.leader()
         await #expect(throws: BanyanError.self) { try await client.put("/d/after", [1]) }
         await #expect(throws: BanyanError.self) { try await client.get("/d/marked") }
         for id in 1...3 { #expect(cluster.isRunning(id)) }
+        let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        #expect(found.code == 1 && found.output.components(separatedBy: "DAMAGED").count == 4, "\(found.output)")
         // The state that was there stays, for whoever can mend it.
         try cluster.signal(3, SIGTERM)
         let state = cluster.directory(3) + "/state-1"
@@ -257,17 +259,6 @@ struct DamageTests {
         await client.close()
     }
 
-    private static func damageApplied(_ path: String) throws {
-        try change(path) { transaction, database in
-            var bytes: [UInt8] = []
-            var cursor = try transaction.cursor(database)
-            let key = StateKey.applied
-            if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
-            bytes[20] ^= 1
-            return (StateKey.applied, bytes)
-        }
-    }
-
     @Test("a member of two whose state can't be opened votes, and takes the other's")
     func unreadableState() async throws {
         let cluster = try await TestCluster.start(members: 2, options: ["--log-tail", "10"])
@@ -277,7 +268,7 @@ struct DamageTests {
         #expect(await cluster.membersAgree(client))
         let member = try await cluster.leader() % 2 + 1
         try cluster.signal(member, SIGTERM)
-        try Self.damageApplied(cluster.directory(member) + "/state-1")
+        try Self.changeDigest(of: cluster.directory(member) + "/state-1", seals: false)
         try cluster.start(member)
         #expect(await cluster.condition { try cluster.log(member).contains("repaired") })
         #expect(await cluster.membersAgree(client))
@@ -285,6 +276,23 @@ struct DamageTests {
         #expect(try await own.get("/d/marked", .stale(maximumAge: nil)).content == Array(Self.marker.utf8))
         await own.close()
         await client.close()
+    }
+
+    @Test("a member that was wrong about itself finds out when it looks again, with nobody to take a copy from")
+    func secondLook() async throws {
+        let cluster = try await TestCluster.start(members: 2)
+        let client = cluster.client()
+        _ = try await client.put("/d/marked", Array(Self.marker.utf8))
+        await client.close()
+        for id in 1...2 { try cluster.signal(id, SIGTERM) }
+        let mark = cluster.directory(1) + "/damaged"
+        try "rotten: a row of table 2 is damaged".write(toFile: mark, atomically: true, encoding: .utf8)
+        try cluster.start(1)
+        #expect(await cluster.condition { try cluster.log(1).contains("no sound copy yet") })
+        #expect(FileManager.default.fileExists(atPath: mark))
+        _ = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        #expect(await cluster.condition { !FileManager.default.fileExists(atPath: mark) })
+        #expect(try cluster.log(1).contains("a second look finds no damage"))
     }
 
     @Test("a lone member that meets a damaged row executes no more, says so, and lets the rest be read")
@@ -297,14 +305,15 @@ struct DamageTests {
         #expect(try flip(cluster.directory(1) + "/state-1/data.mdb") > 0)
         try cluster.start(1)
         _ = try await cluster.leader()
-        await #expect(throws: BanyanError.self) { try await client.get("/d/marked") }
+        let damaged = BanyanError.refused("the leader: its copy is damaged, or the members' copies differ; see its log")
+        await #expect(throws: damaged) { try await client.get("/d/marked") }
         #expect(try await client.get("/d/sound").content == [7])
         // The command needs the row that it replaces.
         await #expect(throws: BanyanError.unknownOutcome) { try await client.put("/d/marked", [8]) }
         // Its next life comes to the same command.
         for _ in 1...2 {
-            await #expect(throws: BanyanError.self) { try await client.put("/d/more", [9]) }
-            await #expect(throws: BanyanError.self) { try await client.get("/d/sound") }
+            await #expect(throws: damaged) { try await client.put("/d/more", [9]) }
+            await #expect(throws: damaged) { try await client.get("/d/sound") }
             #expect(try await client.get("/d/sound", .stale(maximumAge: nil)).content == [7])
             #expect(try cluster.log(1).contains("restore a backup"))
             try cluster.signal(1, SIGTERM)
@@ -404,8 +413,8 @@ struct DamageTests {
         await client.close()
     }
 
-    /// Makes a stopped member's state one that took another course than it should have.
-    private static func changeDigest(of path: String) throws {
+    /// Makes a stopped member's state one that took another course than it should have, or one that can't be opened.
+    private static func changeDigest(of path: String, seals: Bool = true) throws {
         try change(path) { transaction, database in
             var bytes: [UInt8] = []
             var cursor = try transaction.cursor(database)
@@ -413,7 +422,7 @@ struct DamageTests {
             if try cursor.seek(key.span.bytes) { bytes = cursor.value.withUnsafeBytes { Array($0) } }
             // The digest's last byte, and the checksum anew.
             bytes[55] ^= 1
-            bytes.withUnsafeMutableBytes { RowChecksum.seal($0, of: StateKey.applied) { _ in } }
+            if seals { bytes.withUnsafeMutableBytes { RowChecksum.seal($0, of: StateKey.applied) { _ in } } }
             return (StateKey.applied, bytes)
         }
     }

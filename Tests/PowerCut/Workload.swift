@@ -213,7 +213,7 @@ final class Workload {
         let metadata: SnapshotMetadata
         do {
             let receiver = try SnapshotReceiver(
-                header: header.bytes, clusterID: configuration.clusterID, into: StateImport(path: path, reserve: 0))
+                header: header.bytes, clusterID: configuration.clusterID, into: path, reserve: 0)
             var number: UInt32 = 1
             while let piece = try spool.piece(number), try !receiver.receive(piece.bytes) { number += 1 }
             metadata = receiver.header.metadata

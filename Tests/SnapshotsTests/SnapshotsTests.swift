@@ -73,14 +73,27 @@ struct SnapshotsTests {
 
     /// Receives the pieces as a member does; true when the snapshot was whole.
     private static func receive(
-        _ pieces: [ByteBuffer], into path: String, clusterID: UInt64 = 0x0102
+        _ pieces: [ByteBuffer], into path: String, clusterID: UInt64 = 0x0102, reserve: UInt64 = 0
     ) throws -> Bool {
         guard let header = pieces.first else { return false }
-        let state = try StateImport(path: path, reserve: 0)
-        let receiver = try SnapshotReceiver(header: header, clusterID: clusterID, into: state)
+        let receiver = try SnapshotReceiver(header: header, clusterID: clusterID, into: path, reserve: reserve)
         var isWhole = false
         for piece in pieces.dropFirst() { isWhole = try receiver.receive(piece) }
         return isWhole
+    }
+
+    @Test("neither a snapshot nor the state that is built from one takes what is to stay free of the disk")
+    func reserve() throws {
+        let scratch = try Scratch()
+        let source = try Self.tree(at: scratch.state("source"), files: 9, bytes: 900_000)
+        let pieces = try Self.pieces(of: source, in: scratch)
+        #expect(throws: SnapshotError.state(.store(ENOSPC))) {
+            try Self.receive(pieces, into: scratch.state("copy"), reserve: .max)
+        }
+        let view = try StateView(source.environment)
+        let spool = try Spool(of: view, in: scratch.folder.path, reserve: .max)
+        spool.fill(from: view)
+        #expect(throws: SnapshotError.file(ENOSPC)) { try spool.piece(1) }
     }
 
     @Test("a state comes out of its snapshot as it went in", arguments: [(0, 0), (40, 900), (9, 400_000)])

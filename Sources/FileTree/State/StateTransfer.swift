@@ -5,7 +5,7 @@ import LMDB
 /// A state at its last commit, as a snapshot is made from: a view that never changes while others write.
 package struct StateView: ~Copyable {
     private let transaction: ReadTransaction
-    private let database: Database
+    private let state: StateEnvironment
     package let applied: Applied
     /// The configuration at the applied index, as its entry encoded it.
     package let configuration: [UInt8]
@@ -19,9 +19,12 @@ package struct StateView: ~Copyable {
         else { throw .unknownFormat }
         self.applied = try Applied(row: applied.span.bytes)
         self.configuration = configuration
-        self.database = database
+        self.state = state
         self.transaction = transaction
     }
+
+    /// Bytes that are free on the disk under the state.
+    package var freeDiskBytes: UInt64 { state.freeDiskBytes }
 
     private static func row(
         _ key: [UInt8], _ transaction: borrowing ReadTransaction, _ database: Database
@@ -39,7 +42,7 @@ package struct StateView: ~Copyable {
     ) throws(StateError) {
         var failure: StateError?
         do throws(LMDBError) {
-            var cursor = try transaction.cursor(database)
+            var cursor = try transaction.cursor(state.database)
             var isThere = try cursor.first()
             while isThere {
                 do throws(StateError) {
@@ -104,7 +107,8 @@ package final class StateImport {
 
     private func commit() throws(StateError) {
         // Rows fill pages to three quarters at the least, in the order of their keys.
-        guard state.freeDiskBytes >= reserve + UInt64(bytes) * 3 / 2 else { throw .store(ENOSPC) }
+        let free = state.freeDiskBytes
+        guard free >= reserve, free - reserve >= UInt64(bytes) * 3 / 2 else { throw .store(ENOSPC) }
         guard let whole = transaction.take() else { return }
         do { try whole.commit() } catch { throw .store(error.code) }
         bytes = 0
