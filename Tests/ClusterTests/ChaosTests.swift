@@ -10,7 +10,8 @@ import Testing
 @Suite("Chaos", .serialized)
 struct ChaosTests {
     private enum Fault: CaseIterable {
-        case kill, killLeader, stop, cutLink, isolate, isolateLeader, slowLinks, transfer, loseState, wipe, exchange,
+        case kill, killLeader, stop, cutLink, isolate, isolateLeader, slowLinks, transfer, loseState, doubtState, wipe,
+            exchange,
             restartAll
     }
 
@@ -145,7 +146,8 @@ struct ChaosTests {
             let client = cluster.client(timeout: .seconds(2))
             try? await client.transferLeadership()
             await client.close()
-        case .loseState: return try await loseState(of: member, of: cluster)
+        case .loseState, .doubtState:
+            return try await damageState(of: member, of: cluster, isLost: fault == .loseState)
         case .wipe: return try await wipe(member, of: cluster)
         case .exchange: return try await exchange(member, of: cluster)
         }
@@ -160,17 +162,22 @@ struct ChaosTests {
             && members.allSatisfy { $0.appliedIndex + 1000 > commit }
     }
 
-    /// Ends a member and takes its state away: its log and its vote are there, and go on.
-    private func loseState(of member: Int, of cluster: TestCluster) async throws -> Bool {
+    /// Ends a member and takes its state away, or has it believe that rows are damaged: its log and its vote are there, and go
+    /// on. What it believes to be sound, it serves until another state is there.
+    private func damageState(of member: Int, of cluster: TestCluster, isLost: Bool) async throws -> Bool {
         let client = cluster.client(timeout: .seconds(10))
         let isLevel = (try? await isLevel(client)) == true
         await client.close()
         // A member that was to get a state from this one is level again.
         guard isLevel else { return false }
         try cluster.signal(member, SIGKILL)
-        for name in try FileManager.default.contentsOfDirectory(atPath: cluster.directory(member))
-        where name.hasPrefix("state-") {
-            try FileManager.default.removeItem(atPath: cluster.directory(member) + "/" + name)
+        let directory = cluster.directory(member)
+        if isLost {
+            for name in try FileManager.default.contentsOfDirectory(atPath: directory) where name.hasPrefix("state-") {
+                try FileManager.default.removeItem(atPath: directory + "/" + name)
+            }
+        } else {
+            try "rotten: a row".write(toFile: directory + "/damaged", atomically: true, encoding: .utf8)
         }
         try cluster.start(member)
         return true

@@ -157,6 +157,20 @@ struct RaftLogTests {
         #expect(try scratch.open().recover().log.lastIndex == 102)
     }
 
+    @Test("the hard state's row never changes, and an older program's is read", arguments: [nil, 0x0A0B] as [Index?])
+    func goldenHardState(lastIndex: Index?) throws {
+        var row = HardStateRow(hardState: HardState(term: 0x0102, vote: PeerID(0x0304), commit: 0x0506))
+        (row.compactedIndex, row.compactedTerm, row.stateNumber, row.lastIndex) = (0x0405, 0x0101, 7, lastIndex)
+        let name = lastIndex == nil ? "hard-state-without-end.hex" : "hard-state.hex"
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("fixtures/log/\(name)")
+        let golden = try String(contentsOf: file, encoding: .utf8).filter { !$0.isWhitespace }
+        var bytes = ByteBuffer()
+        row.write(to: &bytes)
+        #expect(bytes.readableBytesView.map { String(format: "%02x", $0) }.joined() == golden)
+        #expect(HardStateRow(from: &bytes) == row)
+    }
+
     @Test("a log begins behind a snapshot once nothing behind that is damaged, and keeps what goes on from it")
     func repair() throws {
         let damaged = { () throws -> Scratch in
