@@ -43,6 +43,8 @@ package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
     case wrongDigest
     /// An entry came out of order.
     case wrongIndex(expected: UInt64, got: UInt64)
+    /// An entry that is to be executed is damaged in the log.
+    case damagedEntry(UInt64)
 
     package var description: String {
         switch self {
@@ -52,6 +54,7 @@ package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
             "it holds a command or a row that this program does not know: the cluster's version is newer; start a newer program"
         case .wrongDigest: "its rows do not add up to its digest: one is missing, too many or out of date"
         case .wrongIndex(let expected, let got): "entry \(got) came where \(expected) was to come"
+        case .damagedEntry(let index): "log entry \(index) is damaged"
         }
     }
 }

@@ -99,7 +99,12 @@ package final class Environment: @unchecked Sendable {
         var pages = 0
         var isThere = try cursor.first()
         while isThere {
-            pages += unsafe cursor.value.unsafeLoadUnaligned(fromByteOffset: 0, as: Int.self)
+            // LMDB has no checksums: a flipped bit here must not end the process.
+            let words = cursor.value.byteCount / MemoryLayout<Int>.size
+            guard words > 0 else { throw LMDBError(code: MDB_CORRUPTED) }
+            let count = unsafe cursor.value.unsafeLoadUnaligned(fromByteOffset: 0, as: Int.self)
+            guard (0..<words).contains(count) else { throw LMDBError(code: MDB_CORRUPTED) }
+            pages += count
             isThere = try cursor.next()
         }
         return pages * Int(stat.ms_psize)

@@ -57,7 +57,7 @@ struct LogRepair {
         let fetch = SnapshotFetch(
             nodes: { nodes }, memberID: identity.memberID, peer: PeerID(identity.incarnation),
             clusterID: (identity.genesis ?? damaged.configuration).clusterID, directory: options.data,
-            reserve: options.reserve / 2, logger: logger)
+            reserve: options.reserve / 2, rate: options.snapshotRate, logger: logger)
         var number = damaged.row.stateNumber
         try await fetch.run(
             allot: {
@@ -65,9 +65,8 @@ struct LogRepair {
                 return number
             },
             use: { metadata, number in
-                do {
-                    if try store.repair(with: metadata, stateNumber: number) { return nil }
-                } catch { throw SnapshotFetch.LogFailure(error: error) }
+                if try store.repair(with: metadata, stateNumber: number) { return nil }
+                DataDirectory.remove(DataDirectory.statePath(in: options.data, number))
                 return "the cluster has not passed the damaged entries yet: any write to it helps"
             })
     }

@@ -24,7 +24,7 @@ extension Replica {
     }
 
     func handleClient(_ frame: Frame, on connection: FrameConnection) {
-        let isRead = [.read, .leaseRead, .staleRead, .openSnapshot].contains(frame.kind)
+        let isRead = [.read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot].contains(frame.kind)
         let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: isRead)
         let deadline = Clock.now + UInt64(frame.deadlineMilliseconds) * 1_000_000
         guard connection.requestsInFlight < Welcome.requestsInFlightMax else {
@@ -32,6 +32,15 @@ extension Replica {
             return
         }
         connection.requestsInFlight += 1
+        func queue(_ kind: PendingRead.Kind, _ query: ByteBuffer? = nil) {
+            waitingReads[connection.id, default: []].append(
+                PendingRead(kind: kind, waiter: waiter, query: query ?? frame.body, deadline: deadline))
+            admitReads(of: connection)
+        }
+        func malformed() {
+            connection.readBegins()
+            refuse(waiter, .malformed)
+        }
         switch frame.kind {
         case .write:
             // A follower may not know the cluster's version yet: the leader judges.
@@ -58,18 +67,19 @@ extension Replica {
             } else {
                 newWrites.append((waiter, frame.body, deadline))
             }
-        case .read, .leaseRead:
-            waitingReads[connection.id, default: []].append(
-                PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isLease: frame.kind == .leaseRead))
-            admitReads(of: connection)
-        case .openSnapshot:
-            waitingReads[connection.id, default: []].append(
-                PendingRead(waiter: waiter, query: frame.body, deadline: deadline, isBackup: true))
-            admitReads(of: connection)
+        case .read: queue(.linearizable)
+        case .leaseRead: queue(.lease)
+        case .staleRead:
+            var query = frame.body
+            guard let age = query.readInteger(as: UInt32.self) else { return malformed() }
+            queue(.stale(ageMax: age), query)
+        case .openSnapshot: queue(.snapshot)
+        case .readSnapshot:
+            guard frame.body.readableBytes == 4, let number = frame.body.getInteger(at: frame.body.readerIndex, as: UInt32.self)
+            else { return malformed() }
+            queue(.piece(number))
         case .verify: verify(for: waiter)
         case .rewriteState: damage == nil ? rewriteState(for: waiter) : refuse(waiter, .corrupt)
-        case .readSnapshot: readBackup(frame, for: waiter)
-        case .staleRead: staleRead(frame, waiter, deadline, on: connection)
         case .changeMembership: changeMembership(frame, for: waiter)
         case .listMembers: listMembers(for: waiter)
         case .transferLeadership: transferLeadership(frame, for: waiter)
@@ -164,7 +174,7 @@ extension Replica {
             .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits), .init("free_bytes", usage.freeBytes),
-            .init("snapshot_bytes", UInt64(spool?.bytes ?? 0)),
+            .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),
             .init("cluster_version", UInt64(applied.clusterVersion)), .init("process_id", UInt64(getpid())),
         ]
     }
@@ -191,23 +201,29 @@ extension Replica {
 
     func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) -> Void) {
         guard let connection = connections[waiter.connection] else { return }
-        connection.requestsInFlight -= 1
-        connection.write { $0.writeFrame(.result, requestID: waiter.requestID, body: body) }
+        var bytes = 0
+        connection.write { buffer in
+            let start = buffer.writerIndex
+            buffer.writeFrame(.result, requestID: waiter.requestID, body: body)
+            bytes = buffer.writerIndex - start
+        }
         markDirty(connection)
+        isAnswered(waiter, on: connection, bytes: bytes)
+    }
+
+    private func isAnswered(_ waiter: Waiter, on connection: FrameConnection, bytes: Int) {
+        connection.requestsInFlight -= 1
+        guard waiter.isRead else { return }
+        connection.readsEnd(1, bytesMax: bytes)
+        admitReads(of: connection)
     }
 
     func refuse(_ waiter: Waiter, _ code: Refusal.Code, isCounted: Bool = true) {
         guard let connection = connections[waiter.connection] else { return }
-        if isCounted {
-            connection.requestsInFlight -= 1
-            if waiter.isRead {
-                connection.readsInFlight -= 1
-                admitReads(of: connection)
-            }
-        }
         let leader = code == .notLeader ? leaderAddress : ""
         connection.write { Refusal(code, leader: leader).write(to: &$0, requestID: waiter.requestID) }
         markDirty(connection)
+        if isCounted { isAnswered(waiter, on: connection, bytes: 0) }
     }
 
     func markDirty(_ connection: FrameConnection) {
@@ -272,22 +288,19 @@ extension Replica {
 
     // MARK: reads
 
-    /// The most reads of one connection that are being answered at once: each answer may hold 1 MiB.
-    private static let readsInFlightMax = 64
-
     /// Takes up reads of a connection as far as its answers go out: a client that asks faster than it takes its answers
     /// in makes itself wait, and fills nobody's memory.
     func admitReads(of connection: FrameConnection) {
         guard var waiting = waitingReads[connection.id], !waiting.isEmpty else { return }
         let now = Clock.now
-        while let read = waiting.first, connection.readsInFlight < Self.readsInFlightMax, !connection.isSlow {
+        while let read = waiting.first, connection.mayRead {
             waiting.removeFirst()
             if read.deadline < now {
                 connection.requestsInFlight -= 1
                 connection.write { Refusal(.deadlinePassed).write(to: &$0, requestID: read.waiter.requestID) }
                 markDirty(connection)
             } else {
-                connection.readsInFlight += 1
+                connection.readBegins()
                 newReads.append(read)
             }
         }
@@ -299,16 +312,16 @@ extension Replica {
         guard !newReads.isEmpty else { return }
         let now = Clock.now
         var (leases, reads): ([PendingRead], [PendingRead]) = ([], [])
-        for read in newReads {
-            if isFreshEnough(for: read, now) {
-                serve(read)
-            } else if read.isLease {
-                leases.append(read)
-            } else {
-                reads.append(read)
+        let asked = newReads
+        newReads = []
+        for read in asked {
+            switch read.kind {
+            case .lease: leases.append(read)
+            case .stale(let age) where isFresh(age, now): serve(read)
+            case .linearizable, .snapshot, .stale: reads.append(read)
+            case .piece(let number): readBackup(number, for: read.waiter)
             }
         }
-        newReads = []
         if !leases.isEmpty {
             if core.role == .leader {
                 ask(leases, now) { .leaseRead(context: $0) }
@@ -325,21 +338,10 @@ extension Replica {
         step(event(lastContext), now: now)
     }
 
-    private func staleRead(_ frame: Frame, _ waiter: Waiter, _ deadline: Nanoseconds, on connection: FrameConnection) {
-        var query = frame.body
-        guard let age = query.readInteger(as: UInt32.self) else {
-            connection.readsInFlight += 1
-            return refuse(waiter, .malformed)
-        }
-        waitingReads[connection.id, default: []].append(
-            PendingRead(waiter: waiter, query: query, deadline: deadline, ageMax: age))
-        admitReads(of: connection)
-    }
-
-    /// Whether what this member has is new enough for the read. If not, asking for a read index makes it so.
-    private func isFreshEnough(for read: PendingRead, _ now: Nanoseconds) -> Bool {
-        guard let age = read.ageMax else { return false }
-        return age == 0
+    /// Whether what this member has is no older than so many milliseconds, or any age will do (0). If not, asking for a
+    /// read index makes it so.
+    private func isFresh(_ age: UInt32, _ now: Nanoseconds) -> Bool {
+        age == 0
             || fresh.map { now - min(now, $0.askedAt) <= UInt64(age) * 1_000_000 && $0.index <= dispatched } ?? false
     }
 
@@ -347,7 +349,7 @@ extension Replica {
         guard let batch = readsByContext.removeValue(forKey: state.context) else { return }
         let reads = batch.reads
         guard let index = state.index else {
-            for read in reads { refuse(read.waiter, read.isLease ? .noLease : .noLeader) }
+            for read in reads { refuse(read.waiter, read.kind == .lease ? .noLease : .noLeader) }
             return
         }
         if batch.askedAt > fresh?.askedAt ?? 0 { fresh = (index, batch.askedAt) }
@@ -362,10 +364,11 @@ extension Replica {
     func serve(_ read: PendingRead) {
         if mustRefuse(read) {
             refuse(read.waiter, .corrupt)
-        } else if read.isBackup {
+        } else if read.kind == .snapshot {
             backupWaiters.append((dispatched, read.waiter))
         } else {
-            servedReads.append(StateThread.Read(query: read.query, waiter: read.waiter, isStale: read.ageMax == 0))
+            servedReads.append(
+                StateThread.Read(query: read.query, waiter: read.waiter, isStale: read.kind == .stale(ageMax: 0)))
             if servedReads.count >= Self.readsAtOnce { sendReads() }
         }
     }

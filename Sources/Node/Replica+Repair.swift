@@ -11,7 +11,7 @@ extension Replica {
     struct Replacement {
         let metadata: SnapshotMetadata
         let number: UInt64
-        /// Called with why it won't do, or with nil once it is in use.
+        /// Called with why it won't do, or with nil once it is in use. Its directory is this member's to remove then.
         let settled: @Sendable (String?) -> Void
         /// The log names it, or is about to.
         var isDecided = false
@@ -24,7 +24,10 @@ extension Replica {
         let metadata: Logger.Metadata = ["damage": "\(found.reason)"]
         guard !others.isEmpty else {
             // A lone member serves what it can: of what is wrong with it, nobody else knows better.
-            if found.kind == .stopped { damage = found }
+            if found.kind == .stopped {
+                damage = found
+                foundAt = core.now
+            }
             if toldDamage != found.reason {
                 logger.critical("damaged, and no other member has a copy: restore a backup", metadata: metadata)
             }
@@ -32,6 +35,8 @@ extension Replica {
             return
         }
         damage = found
+        foundAt = core.now
+        if found.kind == .wrong { dropSpools() }
         logger.error("damaged: a sound copy will be taken from the others", metadata: metadata)
         do { try found.mark(directory) } catch { return fatal("\(error)") }
         giveWay()
@@ -40,15 +45,18 @@ extension Replica {
 
     /// The state thread met what it can't go on with.
     func stateFailed(_ error: StateError) {
+        if case .damagedEntry(let index) = error { return entryIsDamaged(index, isLast: true) }
         guard error.isDamage else { return fatal("the state can't be used: \(error)") }
-        stateIsDamaged(StateDamage(kind: .stopped, reason: "\(error)"))
+        // Of a state and its copy that differ, nobody knows which is right.
+        let kind: StateDamage.Kind = error == .wrongDigest && !others.isEmpty ? .wrong : .stopped
+        stateIsDamaged(StateDamage(kind: kind, reason: "\(error)"))
     }
 
     /// Whether a read is to be refused by all that is known of the state.
     func mustRefuse(_ read: PendingRead) -> Bool {
         switch damage?.kind {
         case nil, .rotten: false
-        case .stopped: read.isBackup || read.ageMax != 0
+        case .stopped: read.kind != .stale(ageMax: 0)
         case .wrong: true
         }
     }
@@ -71,7 +79,7 @@ extension Replica {
         let fetch = SnapshotFetch(
             nodes: { try await loop.submit { this.value.others.map(\.address) }.get() },
             memberID: identity.memberID, peer: core.id, clusterID: clusterID, directory: directory,
-            reserve: options.reserve / 2, logger: logger)
+            reserve: options.reserve / 2, rate: options.snapshotRate, logger: logger)
         fetching = Task {
             do {
                 try await fetch.run(
@@ -100,13 +108,22 @@ extension Replica {
     // MARK: replacing the state
 
     private func replaceState(_ new: Replacement) {
-        guard !isStopped, damage != nil, replacement == nil else { return new.settled("it is not needed any more") }
-        guard new.metadata.index >= core.log.compactedIndex else {
-            return new.settled("it is older than what the log begins with")
+        guard !isStopped, damage != nil, replacement == nil else {
+            return decline(new, "it is not needed any more")
         }
+        guard new.metadata.index >= core.log.compactedIndex else {
+            return decline(new, "it is older than what the log begins with")
+        }
+        // The log is about to name the copy: one change at a time.
+        guard rewriting?.isDecided != true else { return decline(new, "the state is being written anew") }
         abandonRewriting()
         replacement = new
         continueReplacing()
+    }
+
+    private func decline(_ new: Replacement, _ reason: String) {
+        reader.removeState(new.number)
+        new.settled(reason)
     }
 
     /// Lets the log name the new state, once the log reaches it: from there on it is executed again.
@@ -116,7 +133,7 @@ extension Replica {
         }
         guard core.log.term(at: new.metadata.index) == new.metadata.term else {
             replacement = nil
-            return new.settled("it does not fit this member's log")
+            return decline(new, "it does not fit this member's log")
         }
         replacement?.isDecided = true
         let this = NIOLoopBound(self, eventLoop: loop)
@@ -138,6 +155,7 @@ extension Replica {
         formerStates.append(stateNumber)
         stateNumber = number
         stateThread.send(.replace(path: DataDirectory.statePath(in: directory, number)))
+        dropSpools()
         replacement = nil
         stateIsSound()
         new.settled(nil)
@@ -152,23 +170,26 @@ extension Replica {
         // What the other state was at those indexes says nothing of this one.
         ownDigests = []
         do { try StateDamage.unmark(directory) } catch { return fatal("\(error)") }
+        fetching?.cancel()
         fetching = nil
     }
 
-    /// All rows were read, and are sound: what was found before was written anew, or never was.
-    func secondLookFoundNothing() {
-        guard damage?.kind == .rotten, replacement == nil else { return }
+    /// All rows were read from `began` on, and are sound: what was found before was written anew, or never was.
+    func secondLookFoundNothing(since began: Nanoseconds) {
+        guard damage?.kind == .rotten, replacement == nil, began > foundAt else { return }
         logger.notice("repaired: a second look finds no damage")
-        fetching?.cancel()
         stateIsSound()
     }
 
     /// A leader's snapshot takes the place of the state, damaged or not, and of whatever was to replace it.
     func abandonReplacing() {
         guard let replacement else { return }
-        if replacement.isDecided { formerStates.append(replacement.number) }
         self.replacement = nil
-        replacement.settled("a snapshot of the leader's has taken the state's place")
+        let reason = "a snapshot of the leader's has taken the state's place"
+        guard replacement.isDecided else { return decline(replacement, reason) }
+        // The log may name it until the snapshot's own write is on the disk.
+        formerStates.append(replacement.number)
+        replacement.settled(reason)
     }
 
     // MARK: the log
@@ -179,19 +200,21 @@ extension Replica {
     ///
     /// What the durable state has executed needs no entry: the log begins behind it. Anything else is executed and durable
     /// within a second or so, unless the state is damaged too; then the member begins anew, to be repaired before it votes.
-    func entryIsDamaged(_ index: Index, isAgain: Bool = false) {
+    ///
+    /// - Parameter isLast: there is nothing to wait for.
+    func entryIsDamaged(_ index: Index, isLast: Bool = false) {
         guard !isStopped, index > core.log.compactedIndex else { return }
         let metadata: Logger.Metadata = ["damage": "log entry \(index)"]
-        if index <= lastReport.durableIndex, damage == nil {
-            compact(through: lastReport.durableIndex)
+        if index <= compactable, damage == nil {
+            compact(through: compactable)
             logger.notice(
                 "repaired: the log begins behind a damaged entry that the state has executed", metadata: metadata)
-        } else if isAgain {
+        } else if isLast {
             drain { [restart] in restart("log entry \(index) is damaged") }
         } else {
             logger.error("damaged", metadata: metadata)
             let this = NIOLoopBound(self, eventLoop: loop)
-            loop.scheduleTask(in: Self.logRepairPause) { this.value.entryIsDamaged(index, isAgain: true) }
+            loop.scheduleTask(in: Self.logRepairPause) { this.value.entryIsDamaged(index, isLast: true) }
         }
     }
 }

@@ -33,7 +33,9 @@ extension Replica {
 
     /// - Parameter waiter: gets a `StateRewrite` when it is done.
     func rewriteState(for waiter: Waiter) {
-        guard rewriting == nil, lastReport.durableIndex > 0 else { return refuse(waiter, .busy) }
+        guard rewriting == nil, replacement == nil, lastReport.durableIndex > 0, isStateSettled else {
+            return refuse(waiter, .busy)
+        }
         // Beside the old one, without its empty pages.
         let needed = usage.stateBytes - usage.unusedBytes
         guard usage.diskBytes >= needed + space.reserve else { return refuse(waiter, .diskFull) }
@@ -88,7 +90,7 @@ extension Replica {
     /// Ends the rewriting once the copy is in use, and as durable as the original was.
     func finishRewriting() {
         guard let rewriting, let adoptedAt = rewriting.adoptedAt, lastReport.durableIndex >= adoptedAt,
-            lastReport.environment.path == DataDirectory.statePath(in: directory, rewriting.number)
+            isStateSettled, stateNumber == rewriting.number
         else { return }
         CrashPoint.rewriteAdopted.reach()
         reader.removeState(rewriting.original)

@@ -13,17 +13,32 @@ extension Replica {
     }
 
     func verify(for waiter: Waiter) {
+        verifyWaiters.append(waiter)
+        verifyNext()
+    }
+
+    /// One reading for all that asked before it began, if one of them is still there.
+    private func verifyNext() {
+        let waiters = verifyWaiters.filter { connections[$0.connection] != nil }
+        guard !isVerifying, !waiters.isEmpty else { return }
+        verifyWaiters = []
+        isVerifying = true
         scrub(rate: nil) { [self] found in
-            answer(waiter) { body in
-                body.writeInteger(UInt16(0))
-                found.write(to: &body)
+            for waiter in waiters {
+                answer(waiter) { body in
+                    body.writeInteger(UInt16(0))
+                    found.write(to: &body)
+                }
             }
+            isVerifying = false
+            verifyNext()
             scheduleTurn()
         }
     }
 
     func scrub(rate: Int?, then told: @escaping (Verification) -> Void) {
         isScrubbing = true
+        let began = core.now
         let this = NIOLoopBound((self, told), eventLoop: loop)
         // What is not committed may be replaced meanwhile.
         let (first, last) = (core.log.compactedIndex + 1, min(core.commit, core.durableIndex))
@@ -32,8 +47,8 @@ extension Replica {
             let (replica, told) = this.value
             guard !replica.isStopped else { return }
             // What was read may be a state that another has taken the place of meanwhile.
-            let isCurrent = environment?.path == replica.lastReport.environment.path
-            if isCurrent, error == nil { replica.secondLookFoundNothing() }
+            let isCurrent = environment.map { replica.isCurrent($0) } ?? false
+            if isCurrent, error == nil { replica.secondLookFoundNothing(since: began) }
             let checked = replica.checked(found)
             told(checked)
             replica.repairSoon(checked, isCurrent ? error : nil)

@@ -16,12 +16,13 @@ extension Replica {
     func compactIfDue() {
         guard
             let point = tail.compactionPoint(
-                durable: min(lastReport.durableIndex, core.applied, nextState ?? .max),
-                compacted: core.log.compactedIndex,
-                needed: neededByPeers)
+                durable: compactable, compacted: core.log.compactedIndex, needed: neededByPeers)
         else { return }
         compact(through: point)
     }
+
+    /// What the log may let go at the most: all states that count, or are about to, have it.
+    var compactable: Index { isStateSettled ? min(lastReport.durableIndex, core.applied, nextState ?? .max) : 0 }
 
     func compact(through index: Index) {
         step(.compact(through: index))
@@ -84,19 +85,53 @@ extension Replica {
     /// How long a snapshot that nobody takes is kept for the next, or for one that comes back.
     private static let spoolKept: Nanoseconds = 60_000_000_000
 
-    /// Answers with a snapshot of everything through `index` at the least: the last one made, if that will do.
-    func withSpool(covering index: Index, then use: @escaping (Result<Spool, SnapshotError>) -> Void) {
-        if let spool, spool.header.metadata.index >= index, !spool.hasFailed {
-            spoolUsedAt = core.now
-            return use(.success(spool))
+    /// All snapshots that take room on the disk: the last one, and older ones that somebody is still taking.
+    var spools: [Spool] {
+        let taken = backups.values.map(\.spool) + transfers.values.compactMap(\.spool)
+        return taken.reduce(into: spool.map { [$0] } ?? []) { known, spool in
+            if !known.contains(where: { $0 === spool }) { known.append(spool) }
         }
-        spoolRequests.append((index, use))
-        if spoolRequests.count == 1 { makeSpool() }
     }
 
-    private func makeSpool() {
+    /// The last snapshot that was made, if it covers `index`.
+    private func spool(covering index: Index) -> Spool? {
+        guard let spool, spool.header.metadata.index >= index, !spool.hasFailed else { return nil }
+        spoolUsedAt = core.now
+        return spool
+    }
+
+    /// Answers with a snapshot of everything through `index` at the least: the last one made, if that will do.
+    func withSpool(covering index: Index, then use: @escaping (Result<Spool, SnapshotError>) -> Void) {
+        if let spool = spool(covering: index) { return use(.success(spool)) }
+        spoolRequests.append((index, use))
+        makeSpoolIfWanted()
+    }
+
+    /// Waits until the state thread is with the state that is the member's now.
+    func makeSpoolIfWanted() {
+        guard !spoolRequests.isEmpty, !isSpooling, isStateSettled else { return }
+        isSpooling = true
         let this = NIOLoopBound(self, eventLoop: loop)
-        spooler.spool(lastReport.environment) { result in this.value.spoolBegan(result) }
+        let number = stateNumber
+        spooler.spool(lastReport.environment) { result in
+            this.value.isSpooling = false
+            // What was spooled may be a state that was found wrong meanwhile, or that another has taken the place of.
+            if number == this.value.stateNumber, this.value.damage?.kind != .wrong {
+                this.value.spoolBegan(result)
+            } else {
+                this.value.makeSpoolIfWanted()
+            }
+        }
+    }
+
+    /// Nobody gets any more of what was made from a state that is wrong.
+    func dropSpools() {
+        spool = nil
+        backups = [:]
+        let requests = spoolRequests
+        spoolRequests = []
+        for request in requests { request.use(.failure(.corrupt)) }
+        for transfer in transfers.values { transfer.end(isInstalled: false, failure: "the state is damaged") }
     }
 
     private func spoolBegan(_ result: Result<Spool, SnapshotError>) {
@@ -111,7 +146,7 @@ extension Replica {
         spoolUsedAt = core.now
         let covered = spool.header.metadata.index
         spoolRequests = requests.filter { $0.index > covered }
-        if !spoolRequests.isEmpty { makeSpool() }
+        makeSpoolIfWanted()
         for request in requests where request.index <= covered { request.use(result) }
     }
 
@@ -119,6 +154,7 @@ extension Replica {
     func tendSnapshots() {
         if !transfers.isEmpty { spoolUsedAt = core.now }
         if spool != nil, core.now - spoolUsedAt > Self.spoolKept { spool = nil }
+        if !backups.isEmpty { backups = backups.filter { core.now - $0.value.usedAt <= Self.spoolKept } }
         guard core.now - progressToldAt >= Self.progressInterval else { return }
         progressToldAt = core.now
         for transfer in transfers.values where transfer.bytes > 0 {
@@ -155,6 +191,9 @@ extension Replica {
 
     // MARK: backups
 
+    /// So many at most lie on the disk for clients; who wants a newer one waits until an older one is taken.
+    private static let spoolsMax = 2
+
     /// Begins the snapshots of clients whose index is durable by now.
     func beginBackups() {
         guard !backupWaiters.isEmpty else { return }
@@ -165,11 +204,14 @@ extension Replica {
                 refuse(waiter, .corrupt)
                 continue
             }
+            guard spool(covering: index) != nil || spools.count < Self.spoolsMax else {
+                refuse(waiter, .busy)
+                continue
+            }
             withSpool(covering: index) { [unowned self] result in
                 guard let connection = connections[waiter.connection] else { return }
                 guard case .success(let spool) = result else { return refuse(waiter, .corrupt) }
-                backups[connection.id] = spool
-                connection.readsInFlight -= 1
+                backups[connection.id] = Backup(spool: spool, usedAt: core.now)
                 let metadata = spool.header.metadata
                 answer(waiter) { $0.writeMultipleIntegers(UInt16(0), metadata.index, metadata.term) }
                 scheduleTurn()
@@ -177,10 +219,9 @@ extension Replica {
         }
     }
 
-    func readBackup(_ frame: Frame, for waiter: Waiter) {
-        guard let number = frame.body.getInteger(at: frame.body.readerIndex, as: UInt32.self),
-            let spool = backups[waiter.connection]
-        else { return refuse(waiter, .malformed) }
+    func readBackup(_ number: UInt32, for waiter: Waiter) {
+        guard let spool = backups[waiter.connection]?.spool else { return refuse(waiter, .malformed) }
+        backups[waiter.connection]?.usedAt = core.now
         spoolUsedAt = core.now
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop
@@ -199,6 +240,7 @@ extension Replica {
                 body.writeMultipleIntegers(UInt16(0), UInt8(piece.isLast ? 1 : 0))
                 body.writeImmutableBuffer(piece.bytes)
             }
+            if piece.isLast { backups[waiter.connection] = nil }
         case .failure: refuse(waiter, .corrupt)
         }
         scheduleTurn()
@@ -277,7 +319,6 @@ extension Replica {
         dispatched = max(dispatched, snapshot.index)
         stateThread.send(.replace(path: DataDirectory.statePath(in: directory, number)))
         releaseReads()
-        fetching?.cancel()
         stateIsSound()
         logger.info("snapshot installed", metadata: ["index": "\(snapshot.index)", "term": "\(snapshot.term)"])
     }

@@ -41,13 +41,19 @@ extension Replica {
 
     /// Removes the states that another took the place of: once the log names that one, and the state thread has left them.
     private func removeFormerStates() {
-        guard switchWrite ?? 0 <= completedWrite, !formerStates.isEmpty,
-            lastReport.environment.path == DataDirectory.statePath(in: directory, stateNumber)
-        else { return }
+        guard switchWrite ?? 0 <= completedWrite, !formerStates.isEmpty, isStateSettled else { return }
         switchWrite = nil
         for former in formerStates where former != stateNumber { reader.removeState(former) }
         formerStates = []
     }
+
+    /// Whether this is the state that the log names as the member's.
+    func isCurrent(_ environment: StateEnvironment) -> Bool {
+        environment.path == DataDirectory.statePath(in: directory, stateNumber)
+    }
+
+    /// Whether the state thread is with that state, as far as it has told; just after a change it is with the former one.
+    var isStateSettled: Bool { isCurrent(lastReport.environment) }
 
     func releaseHeld() {
         while let first = held.first, first.write <= completedWrite {
@@ -93,7 +99,7 @@ extension Replica {
         continueDraining()
         scheduleTurn()
         // What a state was that another has taken the place of says nothing any more.
-        guard report.environment.path == DataDirectory.statePath(in: directory, stateNumber) else { return }
+        guard isCurrent(report.environment) else { return }
         lastReport = report
         lastReport.answers = []
         removeFormerStates()
@@ -102,6 +108,7 @@ extension Replica {
         step(.applied(report.applied.index))
         continueDraining()
         beginBackups()
+        makeSpoolIfWanted()
         finishRewriting()
         reclaimIfNeeded()
         raiseVersionIfPossible()
@@ -111,10 +118,11 @@ extension Replica {
     private func forward(_ answers: StateReport.Answers) {
         guard let connection = connections[answers.connection] else { return }
         connection.requestsInFlight -= answers.count
-        connection.readsInFlight -= answers.reads
-        if answers.reads > 0 { admitReads(of: connection) }
         connection.write { $0.writeImmutableBuffer(answers.frames) }
         markDirty(connection)
+        guard answers.reads > 0 else { return }
+        connection.readsEnd(answers.reads, bytesMax: answers.readBytesMax)
+        admitReads(of: connection)
     }
 
     private func measuredUsage(_ measured: DiskUsage) {

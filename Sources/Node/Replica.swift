@@ -11,7 +11,7 @@ import WireProtocol
 /// A running member on its event loop: it owns the core, the recent entries and all that waits for an answer.
 ///
 /// One turn of the loop reads everything that arrived, takes one output of the core, and flushes each connection once.
-/// It touches neither LMDB nor the disk. Not `Sendable`: everything here happens on the loop's thread.
+/// It touches neither LMDB nor the disk, but for the mark that says that its state is damaged. Not `Sendable`: everything here happens on the loop's thread.
 final class Replica {
     let loop: any EventLoop
     let identity: Identity
@@ -66,6 +66,7 @@ final class Replica {
     var spoolUsedAt: Nanoseconds = 0
     /// Who waits for one, and what it must cover.
     var spoolRequests: [(index: Index, use: (Result<Spool, SnapshotError>) -> Void)] = []
+    var isSpooling = false
     var progressToldAt: Nanoseconds = 0
     /// When a peer's last transfer broke off.
     var failedTransfers: [PeerID: Nanoseconds] = [:]
@@ -74,7 +75,7 @@ final class Replica {
     var rewriting: Rewriting?
 
     /// Snapshots that clients take, by connection, and those that wait until one can be made that covers an index.
-    var backups: [UInt64: Spool] = [:]
+    var backups: [UInt64: Backup] = [:]
     var backupWaiters: [(index: Index, waiter: Waiter)] = []
 
     // MARK: damage
@@ -82,10 +83,13 @@ final class Replica {
     let scrubber: ScrubThread
     var isScrubbing = false
     var scrubbedAt: Nanoseconds
+    var isVerifying = false
+    var verifyWaiters: [Waiter] = []
     /// Called when this member has to begin anew, for its log to be repaired.
     let restart: @Sendable (String) -> Void
     /// What is wrong with the state, until another takes its place.
     var damage: StateDamage?
+    var foundAt: Nanoseconds = 0
     var fetching: Task<Void, Never>?
     var replacement: Replacement?
     var gaveWayAt: Nanoseconds = 0
@@ -146,14 +150,26 @@ final class Replica {
     var leadership: (since: Nanoseconds, logTime: UInt64) = (0, 0)
 
     struct PendingRead {
+        enum Kind: Equatable {
+            case linearizable
+            case lease
+            /// It may miss something: the greatest age in milliseconds, 0 for any.
+            case stale(ageMax: UInt32)
+            /// No query: the client wants a snapshot.
+            case snapshot
+            /// A piece of the snapshot that this connection has.
+            case piece(UInt32)
+        }
+
+        var kind: Kind
         var waiter: Waiter
         var query: ByteBuffer
         var deadline: Nanoseconds
-        var isLease = false
-        /// No query: the client wants a snapshot.
-        var isBackup = false
-        /// Of a read that may miss something: the greatest age in milliseconds, 0 for any.
-        var ageMax: UInt32?
+    }
+
+    struct Backup {
+        let spool: Spool
+        var usedAt: Nanoseconds
     }
 
     struct PendingChange {

@@ -1,6 +1,7 @@
 import CrashPoints
 import FileTree
 import Glibc
+import LMDB
 import NIOCore
 import Raft
 import RaftLog
@@ -69,7 +70,11 @@ final class RewriteThread: Sendable {
     /// Bytes that the copying under way has written.
     var bytes: UInt64 { progress.bytes }
 
-    func close() { thread.close() }
+    /// What is under way is given up.
+    func close() {
+        progress.stop()
+        thread.close()
+    }
 
     private static func result(_ work: () throws(StateError) -> Applied) -> Result<Applied, StateError> {
         do throws(StateError) { return .success(try work()) } catch { return .failure(error) }
@@ -86,6 +91,7 @@ final class RewriteThread: Sendable {
             try audit.add(key: key, row: row)
             try copy.add(key: key, row: row)
             pace.passed(key.byteCount + row.byteCount)
+            if pace.isStopped { throw .store(ECANCELED) }
         }
         let applied = try audit.finish()
         try copy.finish()
@@ -130,7 +136,12 @@ extension DurableTree {
                 return true
             }
         } catch {
-            throw .store(-1)
+            switch error {
+            case .corruptEntry(let index): throw .damagedEntry(index)
+            case .store(let code) where LMDBError(code: code).isDamage: throw .damagedEntry(applied.index + 1)
+            case .store(let code): throw .store(code)
+            case .unreadableHardState, .unknownFormat: throw .unknownFormat
+            }
         }
         if let failure { throw failure }
     }

@@ -52,7 +52,11 @@ final class ScrubThread: Sendable {
     /// Bytes that the scrub under way has read.
     var bytes: UInt64 { progress.bytes }
 
-    func close() { thread.close() }
+    /// What is under way is given up.
+    func close() {
+        progress.stop()
+        thread.close()
+    }
 
     private static func run(_ job: Job, _ log: LogStore, _ progress: WorkProgress) {
         let began = Clock.now
@@ -66,10 +70,13 @@ final class ScrubThread: Sendable {
             }
         }
         if let entries = job.entries {
-            (found.firstEntry, found.lastEntry) = (entries.lowerBound, entries.upperBound)
-            if let index = damagedEntry(in: entries, of: log, &pace) {
-                found.damagedEntry = index
-                found.damage = (found.damage.isEmpty ? "" : found.damage + "; ") + "log entry \(index)"
+            do throws(LogError) { try read(entries, of: log, &found, &pace) } catch {
+                var damage = "the log: \(error)"
+                if case .corruptEntry(let index) = error {
+                    found.damagedEntry = index
+                    damage = "log entry \(index)"
+                }
+                found.damage = (found.damage.isEmpty ? "" : found.damage + "; ") + damage
             }
         }
         found.milliseconds = (Clock.now - began) / 1_000_000
@@ -86,28 +93,34 @@ final class ScrubThread: Sendable {
         try view.forEach { key, row throws(StateError) in
             try audit.add(key: key, row: row)
             pace.passed(key.byteCount + row.byteCount)
+            if pace.isStopped { throw .store(ECANCELED) }
         }
         _ = try audit.finish()
     }
 
     /// In slices, each in a view of its own: the log is compacted and written meanwhile.
-    private static func damagedEntry(in entries: ClosedRange<Index>, of log: LogStore, _ pace: inout Pace) -> Index? {
+    private static func read(
+        _ entries: ClosedRange<Index>, of log: LogStore, _ found: inout Verification, _ pace: inout Pace
+    ) throws(LogError) {
         var next = entries.lowerBound
         while next <= entries.upperBound {
-            let last = min(next + 1023, entries.upperBound)
+            let (first, last) = (next, min(next + 63, entries.upperBound))
             do throws(LogError) {
                 var bytes = 0
-                try log.scan(from: next, through: last) { entry in
+                try log.scan(from: first, through: last) { entry in
                     bytes += Int(entry.header.size)
                     return entry.header.index < last
                 }
+                if found.firstEntry == 0 { found.firstEntry = first }
+                found.lastEntry = last
+                next = last + 1
                 pace.passed(bytes)
+                if pace.isStopped { throw .store(ECANCELED) }
             } catch {
-                guard case .corruptEntry(let index) = error else { return next }
-                if index <= entries.upperBound { return index }
+                // What was compacted meanwhile is no loss: on behind it.
+                guard case .corruptEntry(let index) = error, try index <= log.compactedIndex() else { throw error }
+                next = try log.compactedIndex() + 1
             }
-            next = last + 1
         }
-        return nil
     }
 }

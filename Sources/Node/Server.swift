@@ -217,10 +217,14 @@ package final class Server {
             do throws(StateError) {
                 let report = try opened.get()
                 let applied = report.applied
-                // The state of another log, or of a part of this one that is gone.
-                guard recovered.log.term(at: applied.index) == applied.term else {
+                let log = recovered.log
+                guard log.term(at: applied.index) == applied.term else {
                     stateThread.leave()
-                    return runWithout("at \(applied.index), it does not fit the log", recovered)
+                    // The log keeps what the state lacks: it is the state that is an old one.
+                    guard applied.index >= log.compactedIndex else {
+                        return runWithout("it ends at \(applied.index), before the log begins", recovered)
+                    }
+                    return fatal(forgetful(log, applied))
                 }
                 run(recovered, report, stateThread, unusedState: nil)
             } catch {
@@ -228,6 +232,15 @@ package final class Server {
                 runWithout("\(error)", recovered)
             }
         }
+    }
+
+    /// A state executes what is durable in its log alone. A log that lacks that lost what its member promised: entries that it
+    /// acknowledged, and perhaps a vote.
+    private func forgetful(_ log: LogView, _ applied: Applied) -> String {
+        "\(options.data): the state has executed entry \(applied.index) of term \(applied.term), and the log, which ends at "
+            + "\(log.lastIndex), lacks it: the log is an old copy, or its disk lost writes. This member can't keep what it "
+            + "promised: move the directory away, start an empty one with --join, and run 'banyan member replace "
+            + "\(identity.memberID)' (of a lone member: restore a backup with banyand --restore)"
     }
 
     /// The member's own state can't be opened: it runs with an empty one, until it has another member's.

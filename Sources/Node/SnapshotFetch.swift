@@ -20,6 +20,8 @@ struct SnapshotFetch: Sendable {
     let directory: String
     /// Bytes of the disk that stay free.
     let reserve: UInt64
+    /// Bytes a second.
+    let rate: Int
     let logger: Logger
 
     /// How long to wait before the next try.
@@ -29,27 +31,34 @@ struct SnapshotFetch: Sendable {
     ///
     /// - Parameters:
     ///   - allot: answers with the number of a state that was never used.
-    ///   - use: takes the state of that number, which is whole and durable; or answers with why it won't do.
+    ///   - use: takes the state of that number, which is whole and durable, and its directory from then on; or answers with
+    ///     why it won't do.
     func run(
         allot: () async throws -> UInt64, use: (SnapshotMetadata, _ stateNumber: UInt64) async throws -> String?
     ) async throws {
         var said = ""
+        // Of what won't do, nobody sends the like twice.
+        var refused: Index = 0
         while true {
             let client = try await BanyanClient(nodes: nodes(), timeout: .seconds(10))
             var reason = "no other member can be reached"
             for member in (try? await client.status()) ?? [] {
                 guard member.id != memberID, member.role != "unreachable" else { continue }
                 let number = try await allot()
-                do {
-                    let metadata = try await take(from: member.address, client, number)
-                    guard let refusal = try await use(metadata, number) else {
-                        await client.close()
-                        return logger.notice(
-                            "repaired", metadata: ["from": "\(member.id)", "index": "\(metadata.index)"])
-                    }
-                    reason = refusal
-                } catch let error as LogFailure { throw error.error } catch { reason = "member \(member.id): \(error)" }
-                DataDirectory.remove(DataDirectory.statePath(in: directory, number))
+                let metadata: SnapshotMetadata
+                do { metadata = try await take(from: member.address, client, number, behind: refused) } catch {
+                    DataDirectory.remove(DataDirectory.statePath(in: directory, number))
+                    try Task.checkCancellation()
+                    if error is NothingNew { reason = said } else { reason = "member \(member.id): \(error)" }
+                    continue
+                }
+                guard let refusal = try await use(metadata, number) else {
+                    await client.close()
+                    return logger.notice(
+                        "repaired", metadata: ["from": "\(member.id)", "index": "\(metadata.index)"])
+                }
+                refused = max(refused, metadata.index)
+                reason = refusal
             }
             await client.close()
             if said != reason { logger.warning("no sound copy yet", metadata: ["reason": "\(reason)"]) }
@@ -58,15 +67,20 @@ struct SnapshotFetch: Sendable {
         }
     }
 
-    /// This member's own log fails: no other snapshot helps.
-    struct LogFailure: Error { let error: any Error }
+    /// The other members' state is still the one that would not do.
+    private struct NothingNew: Error {}
 
-    private func take(from address: String, _ client: BanyanClient, _ number: UInt64) async throws -> SnapshotMetadata {
+    private func take(
+        from address: String, _ client: BanyanClient, _ number: UInt64, behind refused: Index
+    ) async throws -> SnapshotMetadata {
         let path = DataDirectory.statePath(in: directory, number)
         try DataDirectory.makeDirectory(path)
         let builder = StateBuilder(path: path, clusterID: clusterID, reserve: reserve)
         defer { builder.leave() }
-        try await client.snapshot(of: address) { try await builder.receive($0) }
+        try await client.snapshot(of: address) { piece in
+            if let header = try await builder.receive(piece), header.index <= refused { throw NothingNew() }
+            try await Task.sleep(for: .seconds(Double(piece.readableBytes) / Double(max(1, rate))))
+        }
         guard let metadata = try await builder.finish() else { throw SnapshotError.corrupt }
         guard metadata.configuration.member(peer) != nil else {
             throw StartError("it does not know this member's directory (any more)")
@@ -81,7 +95,8 @@ struct SnapshotFetch: Sendable {
 /// waits for the network does not.
 private final class StateBuilder: Sendable {
     private enum Job: Sendable {
-        case piece(ByteBuffer, CheckedContinuation<Void, any Error>)
+        /// Of the first piece, the header, what the snapshot is of.
+        case piece(ByteBuffer, CheckedContinuation<SnapshotMetadata?, any Error>)
         /// The snapshot's metadata, if it is whole.
         case finish(CheckedContinuation<SnapshotMetadata?, any Error>)
     }
@@ -100,11 +115,13 @@ private final class StateBuilder: Sendable {
                             do throws(SnapshotError) {
                                 if let present = receiver {
                                     if try present.receive(piece) { whole = present.header.metadata }
+                                    continuation.resume(returning: nil)
                                 } else {
-                                    receiver = try SnapshotReceiver(
+                                    let new = try SnapshotReceiver(
                                         header: piece, clusterID: clusterID, into: path, reserve: reserve)
+                                    receiver = new
+                                    continuation.resume(returning: new.header.metadata)
                                 }
-                                continuation.resume()
                             } catch { continuation.resume(throwing: error) }
                         case .finish(let continuation):
                             // Closed, before anybody else opens it.
@@ -117,7 +134,7 @@ private final class StateBuilder: Sendable {
         }
     }
 
-    func receive(_ piece: ByteBuffer) async throws {
+    func receive(_ piece: ByteBuffer) async throws -> SnapshotMetadata? {
         try await withCheckedThrowingContinuation { thread.send(.piece(piece, $0)) }
     }
 

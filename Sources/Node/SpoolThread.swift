@@ -13,14 +13,16 @@ final class SpoolThread: Sendable {
 
     private let thread: OwnedThread<Job>
     private let loop: any EventLoop
+    private let progress = WorkProgress()
 
     init(directory: String, reserve: UInt64, loop: any EventLoop) {
         self.loop = loop
+        let progress = progress
         thread = OwnedThread(name: "spool") {
             (
                 handle: { jobs in
                     for job in jobs {
-                        do throws(SnapshotError) { try Self.spool(job, in: directory, reserve) } catch {
+                        do throws(SnapshotError) { try Self.spool(job, in: directory, reserve, progress) } catch {
                             job.begun(.failure(error))
                         }
                     }
@@ -36,13 +38,19 @@ final class SpoolThread: Sendable {
         thread.send(Job(environment: environment) { result in loop.execute { begun(result) } })
     }
 
-    func close() { thread.close() }
+    /// What is under way is given up.
+    func close() {
+        progress.stop()
+        thread.close()
+    }
 
-    private static func spool(_ job: Job, in directory: String, _ reserve: UInt64) throws(SnapshotError) {
+    private static func spool(
+        _ job: Job, in directory: String, _ reserve: UInt64, _ progress: WorkProgress
+    ) throws(SnapshotError) {
         let view: StateView
         do { view = try StateView(job.environment) } catch { throw .state(error) }
         let spool = try Spool(of: view, in: directory, reserve: reserve)
         job.begun(.success(spool))
-        spool.fill(from: view)
+        spool.fill(from: view, unless: { progress.isStopped })
     }
 }

@@ -75,7 +75,7 @@ extension StateError {
         switch self {
         case .corruptRow, .wrongDigest: true
         case .store(let code): LMDBError(code: code).isDamage
-        case .unknownFormat, .wrongIndex: false
+        case .unknownFormat, .wrongIndex, .damagedEntry: false
         }
     }
 }

@@ -39,6 +39,8 @@ struct StateReport: Sendable {
         var frames = ByteBuffer()
         var count = 0
         var reads = 0
+        /// Of the longest answer to a read.
+        var readBytesMax = 0
     }
 }
 
@@ -297,9 +299,13 @@ private final class Executor {
             throw error
         }
         frames.endFrame(at: start)
+        let bytes = frames.writerIndex - start
         report.answers[position].count += 1
-        if waiter.isRead { report.answers[position].reads += 1 }
-        answerBytes += frames.writerIndex - start
+        if waiter.isRead {
+            report.answers[position].reads += 1
+            report.answers[position].readBytesMax = max(report.answers[position].readBytesMax, bytes)
+        }
+        answerBytes += bytes
     }
 
     private func position(of connection: UInt64) -> Int {

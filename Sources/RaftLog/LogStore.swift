@@ -279,6 +279,9 @@ package final class LogStore: Sendable {
         return Damaged(row: row, configuration: configuration)
     }
 
+    /// The last index that is gone, as of the last commit.
+    package func compactedIndex() throws(LogError) -> Index { try damaged().row.compactedIndex }
+
     /// Lets the log begin behind `snapshot`, whose state is durable in the directory of `stateNumber`. The sound tail behind
     /// it stays, if it goes on from the snapshot: it may have been acknowledged.
     ///

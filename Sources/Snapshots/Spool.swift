@@ -57,7 +57,9 @@ package final class Spool: Sendable {
     package var hasFailed: Bool { progress.withLock { $0.failure != nil } }
 
     /// Writes everything, at most `chunksAtOnce` chunks in memory at once, each compressed by a thread of its own.
-    package func fill(from view: borrowing StateView) {
+    ///
+    /// - Parameter isGivenUp: asked now and then.
+    package func fill(from view: borrowing StateView, unless isGivenUp: () -> Bool = { false }) {
         do throws(SnapshotError) {
             var file = Writer(spool: self)
             try file.write(header.encoded())
@@ -66,13 +68,14 @@ package final class Spool: Sendable {
             var failure: SnapshotError?
             do throws(StateError) {
                 try view.forEach { key, row throws(StateError) in
-                    guard failure == nil else { return }
+                    guard failure == nil else { throw .store(ECANCELED) }
                     let size = 6 + key.byteCount + row.byteCount
                     let last = chunks[chunks.count - 1].readableBytes
                     if last > 0, last + size > SnapshotHeader.chunkBytesMax {
                         if chunks.count == Self.chunksAtOnce {
                             // The file stands beside the state, on the same disk.
                             guard view.freeDiskBytes >= reserve else { return failure = .file(ENOSPC) }
+                            guard !isGivenUp() else { return failure = .file(ECANCELED) }
                             do throws(SnapshotError) { try file.write(compressing: chunks) } catch { failure = error }
                             chunks = []
                         }
@@ -83,7 +86,7 @@ package final class Spool: Sendable {
                     row.withUnsafeBytes { _ = chunks[chunks.count - 1].writeBytes($0) }
                     pairs += 1
                 }
-            } catch { throw .state(error) }
+            } catch { throw failure ?? .state(error) }
             if let failure { throw failure }
             if pairs > 0 { try file.write(compressing: chunks) }
             var trailer = ByteBuffer()

@@ -24,7 +24,9 @@ package final class FrameConnection: ChannelInboundHandler {
     /// Requests of this connection that wait for their answers.
     package var requestsInFlight = 0
     /// Those of them that are reads under way.
-    package var readsInFlight = 0
+    package private(set) var readsInFlight = 0
+    /// What an answer to a read may hold, by the longest of late.
+    private var answerBytes = 256 << 10
     /// Whether the other side leaves its answers unread.
     package private(set) var isSlow = false
     /// Called when it has taken them in.
@@ -72,6 +74,21 @@ package final class FrameConnection: ChannelInboundHandler {
             onWritable?()
         }
         context.fireChannelWritabilityChanged()
+    }
+
+    /// Whether one more read may be taken up: no more at once than whose answers may wait for a reader that does not read.
+    package var mayRead: Bool {
+        !isSlow && readsInFlight < min(Self.readsInFlightMax, max(1, Self.unflushedBytesMax / answerBytes))
+    }
+
+    private static let readsInFlightMax = 64
+
+    package func readBegins() { readsInFlight += 1 }
+
+    /// - Parameter bytesMax: of the longest answer.
+    package func readsEnd(_ count: Int, bytesMax: Int) {
+        readsInFlight -= count
+        answerBytes = max(bytesMax, answerBytes - answerBytes / 8, 1)
     }
 
     /// Gathers bytes for the next flush.

@@ -75,6 +75,7 @@ enum RowChecksum {
     /// The row without its checksum.
     @_lifetime(copy row)
     static func verify(key: RawSpan, row: RawSpan) throws(StateError) -> RawSpan {
+        guard key.byteCount > 0 else { throw .corruptRow(table: 0) }
         let table = key.bigEndian(at: 0, as: UInt8.self)
         guard row.byteCount >= byteCount else { throw .corruptRow(table: table) }
         let value = row.extracting(droppingLast: byteCount)
