@@ -25,7 +25,10 @@ package final class Spool: Sendable {
         var isWhole = false
         var failure: SnapshotError?
         /// Who waits for more than there is.
-        var waiters: [@Sendable () -> Void] = []
+        var waiters: [(number: UInt32, body: @Sendable () -> Void)] = []
+
+        /// Whether there is a piece of this number, or will never be.
+        func isSettled(_ number: UInt32) -> Bool { ends.count > Int(number) || isWhole || failure != nil }
     }
 
     /// Begins with the header.
@@ -128,8 +131,8 @@ package final class Spool: Sendable {
     /// Calls `body` once, when there is a piece of this number, or will never be: at once, or on the writer's thread.
     package func whenAvailable(_ number: UInt32, _ body: @escaping @Sendable () -> Void) {
         let isReady = progress.withLock { progress in
-            if progress.ends.count > Int(number) || progress.isWhole || progress.failure != nil { return true }
-            progress.waiters.append(body)
+            if progress.isSettled(number) { return true }
+            progress.waiters.append((number, body))
             return false
         }
         if isReady { body() }
@@ -138,10 +141,11 @@ package final class Spool: Sendable {
     private func notify(_ change: (inout Progress) -> Void) {
         let waiters = progress.withLock { progress in
             change(&progress)
-            defer { progress.waiters = [] }
-            return progress.waiters
+            let (all, isSettled) = (progress.waiters, progress.isSettled)
+            progress.waiters = all.filter { !isSettled($0.number) }
+            return all.filter { isSettled($0.number) }
         }
-        for waiter in waiters { waiter() }
+        for waiter in waiters { waiter.body() }
     }
 
     /// The file's end, and the hash of all before it.

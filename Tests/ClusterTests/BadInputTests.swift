@@ -224,6 +224,103 @@ struct BadInputTests {
         await client.close()
     }
 
+    @Test("a client that asks for a snapshot's pieces and takes none in fills nobody's memory")
+    func unreadPieces() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        var content = [UInt8](repeating: 0, count: 1 << 20)
+        var generator = SystemRandomNumberGenerator()
+        for file in 0..<3 {
+            // Nothing that can be compressed.
+            for position in content.indices { content[position] = UInt8.random(in: 0...255, using: &generator) }
+            _ = try await client.put("/big\(file)", content)
+        }
+        let reads = Self.bytes { buffer in
+            Hello(role: .client).write(to: &buffer)
+            buffer.writeFrame(.openSnapshot, requestID: 1, deadlineMilliseconds: 60_000) { _ in }
+        }
+        let pieces = Self.bytes { buffer in
+            for id in 2...3000 {
+                buffer.writeFrame(.readSnapshot, requestID: UInt64(id), deadlineMilliseconds: 60_000) {
+                    // The first that holds a large row.
+                    $0.writeInteger(UInt32(2))
+                }
+            }
+        }
+        try await Self.withConnection(to: cluster.ports[0]) { descriptor in
+            try #require(send(descriptor, reads, reads.count, Int32(MSG_NOSIGNAL)) == reads.count)
+            // Of the welcome and of the snapshot's beginning, the last bytes.
+            let begun = try Self.frames(2, from: descriptor).last
+            #expect(begun?.kind == .result)
+            try #require(send(descriptor, pieces, pieces.count, Int32(MSG_NOSIGNAL)) == pieces.count)
+            for _ in 0..<20 { _ = try await client.put("/other", [1]) }
+            let taken = try Self.frames(1, from: descriptor)
+            let refusal = try? Refusal(taken[0])
+            #expect(taken[0].body.readableBytes > 1 << 19, "refused: \(String(describing: refusal))")
+            #expect(try cluster.residentBytes(1) < 100 << 20)
+        }
+        await client.close()
+    }
+
+    @Test("clients that hold on to snapshots leave room on the disk for two, and one that is taken goes")
+    func heldSnapshots() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        let open = Self.bytes { buffer in
+            Hello(role: .client).write(to: &buffer)
+            buffer.writeFrame(.openSnapshot, requestID: 1, deadlineMilliseconds: 60_000) { _ in }
+        }
+        var held: [Int32] = []
+        defer { for descriptor in held { close(descriptor) } }
+        for number in 0..<3 {
+            // Each wants more than the one before has.
+            _ = try await client.put("/new", [UInt8(number)])
+            let descriptor = try Self.connection(to: cluster.ports[0])
+            held.append(descriptor)
+            try #require(send(descriptor, open, open.count, Int32(MSG_NOSIGNAL)) == open.count)
+            let answer = try Self.frames(2, from: descriptor).last
+            #expect(answer?.kind == (number < 2 ? .result : .refusal), "snapshot \(number)")
+        }
+        // The first is taken to its end.
+        var isLast = false
+        var number: UInt32 = 0
+        while !isLast {
+            let read = Self.bytes { buffer in
+                buffer.writeFrame(.readSnapshot, requestID: 2, deadlineMilliseconds: 60_000) { $0.writeInteger(number) }
+            }
+            try #require(send(held[0], read, read.count, Int32(MSG_NOSIGNAL)) == read.count)
+            var body = try #require(try Self.frames(1, from: held[0]).first).body
+            #expect(body.readInteger(as: UInt16.self) == 0)
+            isLast = body.readInteger(as: UInt8.self) == 1
+            number += 1
+        }
+        #expect(number > 1)
+        let saved = cluster.folder.appendingPathComponent("saved").path
+        let result = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "snapshot", "save", saved])
+        #expect(result.code == 0, "\(result.errors)")
+        await client.close()
+    }
+
+    @Test("a thousand clients that want everything verified have it read a few times, and all are answered")
+    func manyVerifications() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        for number in 0..<50 { _ = try await client.put("/d/\(number)", [1]) }
+        let requests = Self.bytes { buffer in
+            Hello(role: .client).write(to: &buffer)
+            for id in 1...1000 {
+                buffer.writeFrame(.verify, requestID: UInt64(id), deadlineMilliseconds: 60_000) { _ in }
+            }
+        }
+        try await Self.withConnection(to: cluster.ports[0]) { descriptor in
+            try #require(send(descriptor, requests, requests.count, Int32(MSG_NOSIGNAL)) == requests.count)
+            let answers = try Self.frames(1001, from: descriptor).dropFirst()
+            #expect(answers.allSatisfy { $0.kind == .result })
+        }
+        #expect(try cluster.log(1).components(separatedBy: "scrubbed").count - 1 < 50)
+        await client.close()
+    }
+
     @Test("a first start that failed can be repeated, and a member that waited goes on waiting for the same ones")
     func repeatedFirstStart() async throws {
         let cluster = try await TestCluster.start(members: 1)
@@ -326,6 +423,25 @@ struct BadInputTests {
             let count = recv(descriptor, &buffer, buffer.count, 0)
             if count <= 0 { return received }
             received += buffer[..<count]
+        }
+    }
+
+    /// Reads so many frames.
+    private static func frames(_ count: Int, from descriptor: Int32) throws -> [Frame] {
+        var received = ByteBuffer()
+        var frames: [Frame] = []
+        var bytes = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            while frames.count < count, let frame = try received.readFrame(bodyBytesMax: Frame.bodyBytesMax) {
+                frames.append(frame)
+            }
+            if frames.count == count {
+                try #require(received.readableBytes == 0 || count == 1, "more came than was asked for")
+                return frames
+            }
+            let got = recv(descriptor, &bytes, bytes.count, 0)
+            try #require(got > 0, "the member sends no more")
+            received.writeBytes(bytes[..<got])
         }
     }
 

@@ -56,6 +56,31 @@ struct DamageTests {
         await client.close()
     }
 
+    @Test("a member whose log lacks what its state has executed is refused: it forgot what it promised")
+    func forgetfulLog() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let client = cluster.client()
+        _ = try await client.put("/early", [1])
+        let member = try await cluster.leader() % 3 + 1
+        #expect(await cluster.membersAgree(client))
+        try cluster.signal(member, SIGTERM)
+        let (log, old) = (cluster.directory(member) + "/log", cluster.directory(member) + "/../old")
+        try FileManager.default.copyItem(atPath: log, toPath: old)
+        try cluster.start(member)
+        for number in 0..<20 { _ = try await client.put("/late/\(number)", [2]) }
+        #expect(await cluster.membersAgree(client))
+        try cluster.signal(member, SIGTERM)
+        try FileManager.default.removeItem(atPath: log)
+        try FileManager.default.moveItem(atPath: old, toPath: log)
+        let process = try cluster.start(member)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 1)
+        let said = try cluster.log(member)
+        #expect(said.contains("member replace"), "\(said)")
+        #expect(try await client.get("/late/19").content == [2])
+        await client.close()
+    }
+
     @Test("a bit that flipped in a stopped member's state is never served, and the state is replaced")
     func stateOfStoppedMember() async throws {
         let cluster = try await cluster()

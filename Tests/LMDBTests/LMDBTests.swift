@@ -1,3 +1,4 @@
+import CLMDB
 import Foundation
 import Testing
 
@@ -35,6 +36,37 @@ struct LMDBTests {
             guard let value = try transaction.get(key.span.bytes, in: database) else { return nil }
             return value.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }
         }
+    }
+
+    @Test("a list of free pages that is damaged is said to be, and ends nobody")
+    func damagedFreeList() throws {
+        let scratch = try Scratch()
+        let text = String(repeating: "x", count: 1500)
+        try scratch.put((0..<200).map { ("\($0)", text) })
+        try scratch.put((0..<200).map { ("\($0)", text + "y") })
+        let whole = try scratch.environment.reusableBytes()
+        #expect(whole > 100 << 12)
+        // A count, and so many page numbers in descending order.
+        let file = scratch.folder.appendingPathComponent("data.mdb")
+        var data = try Data(contentsOf: file)
+        var flipped = 0
+        for offset in stride(from: 0, to: data.count - 8, by: 2) {
+            let word = { (position: Int) in
+                data.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset + 8 * position, as: Int.self) }
+            }
+            let count = word(0)
+            guard (20..<400).contains(count), offset + 8 * count < data.count - 8,
+                (1..<count).allSatisfy({ word($0) > word($0 + 1) }), word(1) < 10_000, word(count) > 1
+            else { continue }
+            data[offset + 7] ^= 0x40
+            flipped += 1
+        }
+        try #require(flipped > 0)
+        let folder = scratch.folder.appendingPathComponent("damaged")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        try data.write(to: folder.appendingPathComponent("data.mdb"))
+        let damaged = try Environment(path: folder.path, mapSize: 1 << 26, databases: 2)
+        #expect(throws: LMDBError(code: MDB_CORRUPTED)) { try damaged.reusableBytes() }
     }
 
     @Test("what was committed is read back, what was not is gone with its transaction")

@@ -1,6 +1,7 @@
 import Foundation
 import NIOCore
 import Raft
+import Synchronization
 import Testing
 import WireProtocol
 
@@ -62,6 +63,24 @@ struct SnapshotsTests {
             if piece.isLast { return pieces }
         }
         throw SnapshotError.corrupt
+    }
+
+    @Test("who waits for a piece is called when it is there, in whatever order it was asked for")
+    func waitingForPieces() throws {
+        let scratch = try Scratch()
+        let tree = try Self.tree(at: scratch.state("a"), files: 8, bytes: 1 << 20)
+        let view = try StateView(tree.environment)
+        let spool = try Spool(of: view, in: scratch.folder.path, reserve: 0)
+        let called = Mutex<[UInt32: Bool]>([:])
+        for number in [5, 0, 3, 1] as [UInt32] {
+            spool.whenAvailable(number) {
+                let isThere = (try? spool.piece(number)) != nil
+                called.withLock { $0[number] = isThere }
+            }
+        }
+        #expect(called.withLock { $0 }.isEmpty)
+        spool.fill(from: view)
+        #expect(called.withLock { $0 } == [0: true, 1: true, 3: true, 5: true])
     }
 
     private static func pieces(of path: String) throws -> [ByteBuffer] {
