@@ -5,11 +5,13 @@ import Synchronization
 /// `BANYAN_CRASH_AT=log-commit-after:3` ends it when it has committed to its log for the third time. Tests use it to show
 /// that a member comes back from each; without the variable a point costs one comparison.
 package enum CrashPoint: String, CaseIterable, Sendable {
+    case logMade = "log-made"
     case identityBefore = "identity-before"
     case identityAfter = "identity-after"
     case foundBefore = "found-before"
     case foundAfter = "found-after"
     case stateMade = "state-made"
+    case stateOpened = "state-opened"
 
     case logCommitBefore = "log-commit-before"
     case logCommitAfter = "log-commit-after"
@@ -21,19 +23,26 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case spoolMade = "spool-made"
     case spoolWritten = "spool-written"
 
+    case importStep = "import-step"
     case importCommitBefore = "import-commit-before"
     case importCommitAfter = "import-commit-after"
     case receivedBeforeSync = "received-before-sync"
     case receivedAfterSync = "received-after-sync"
     case switchBefore = "switch-before"
     case switchAfter = "switch-after"
+    case rewriteBeforeSync = "rewrite-before-sync"
     case rewriteCopied = "rewrite-copied"
     case rewriteAdopted = "rewrite-adopted"
+    case damageMarkBefore = "damage-mark-before"
     case damageMarked = "damage-marked"
+    case fetchedBeforeSync = "fetched-before-sync"
+    case fetchedAfterSync = "fetched-after-sync"
+    case damageUnmarkBefore = "damage-unmark-before"
     case damageUnmarked = "damage-unmarked"
     case repairBefore = "repair-before"
     case repairAfter = "repair-after"
     case stateRemoveBefore = "state-remove-before"
+    case stateRemovePart = "state-remove-part"
     case stateRemoveAfter = "state-remove-after"
 
     package static let variable = "BANYAN_CRASH_AT"

@@ -63,7 +63,10 @@ package final class DataDirectory {
 
     /// Removes a directory of files; what is missing is fine.
     static func remove(_ path: String) {
-        for name in (try? listing(path)) ?? [] { unlink(path + "/" + name) }
+        for name in (try? listing(path)) ?? [] {
+            unlink(path + "/" + name)
+            CrashPoint.stateRemovePart.reach()
+        }
         rmdir(path)
     }
 

@@ -13,7 +13,7 @@ final class WorkProgress: Sendable {
     func stop() { isEnding.store(true, ordering: .relaxed) }
 
     func begin() { count.store(0, ordering: .relaxed) }
-    fileprivate func add(_ bytes: Int) { count.add(UInt64(bytes), ordering: .relaxed) }
+    func add(_ bytes: Int) { count.add(UInt64(bytes), ordering: .relaxed) }
 }
 
 /// Rests so that a thread's long work on the disk leaves room for everybody else's.

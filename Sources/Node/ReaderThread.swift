@@ -21,6 +21,7 @@ final class ReaderThread: Sendable {
         case entries(EntriesRequest, @Sendable (ReadEntries) -> Void)
         case piece(UInt32, Spool, @Sendable (Result<Piece, SnapshotError>) -> Void)
         case receive(SnapshotPiece, over: UInt64, clusterID: UInt64, stateNumber: UInt64, @Sendable (Received) -> Void)
+        case dropIncoming
         case removeState(UInt64)
     }
 
@@ -71,6 +72,9 @@ final class ReaderThread: Sendable {
         thread.send(
             .receive(piece, over: connection, clusterID: clusterID, stateNumber: stateNumber, onLoop(done)))
     }
+
+    /// Gives up the snapshot that is being received, whose sender comes back no more.
+    func dropIncoming() { thread.send(.dropIncoming) }
 
     /// Removes a state that is of no use any more, or never was.
     func removeState(_ number: UInt64) { thread.send(.removeState(number)) }
@@ -123,6 +127,7 @@ final class ReaderThread: Sendable {
                     if incoming?.connection == connection { dropIncoming() }
                     done(.refused(error))
                 }
+            case .dropIncoming: dropIncoming()
             case .removeState(let number):
                 CrashPoint.stateRemoveBefore.reach()
                 DataDirectory.remove(DataDirectory.statePath(in: directory, number))

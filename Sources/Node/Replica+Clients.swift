@@ -75,7 +75,8 @@ extension Replica {
             queue(.stale(ageMax: age), query)
         case .openSnapshot: queue(.snapshot)
         case .readSnapshot:
-            guard frame.body.readableBytes == 4, let number = frame.body.getInteger(at: frame.body.readerIndex, as: UInt32.self)
+            guard frame.body.readableBytes == 4,
+                let number = frame.body.getInteger(at: frame.body.readerIndex, as: UInt32.self)
             else { return malformed() }
             queue(.piece(number))
         case .verify: verify(for: waiter)
@@ -190,7 +191,8 @@ extension Replica {
                 .init("writing the state anew", bytesDone: rewriter.bytes, of: usage.stateBytes - usage.unusedBytes))
         }
         if isScrubbing { work.append(.init("reading all that is kept", bytesDone: scrubber.bytes)) }
-        if damage != nil { work.append(.init("taking a sound copy from the others", bytesDone: 0)) }
+        if let receiving { work.append(.init("taking in a snapshot", bytesDone: receiving.bytes)) }
+        if damage != nil { work.append(.init("taking a sound copy from the others", bytesDone: fetchProgress.bytes)) }
         if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
         return work
     }

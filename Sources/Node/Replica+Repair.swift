@@ -79,7 +79,8 @@ extension Replica {
         let fetch = SnapshotFetch(
             nodes: { try await loop.submit { this.value.others.map(\.address) }.get() },
             memberID: identity.memberID, peer: core.id, clusterID: clusterID, directory: directory,
-            reserve: options.reserve / 2, rate: options.snapshotRate, logger: logger)
+            reserve: options.reserve / 2, rate: options.snapshotRate, logger: logger,
+            progress: fetchProgress)
         fetching = Task {
             do {
                 try await fetch.run(

@@ -150,11 +150,18 @@ extension Replica {
         for request in requests where request.index <= covered { request.use(result) }
     }
 
+    /// How long a part of a snapshot is kept for a sender that may come back.
+    private static let receivingKept: Nanoseconds = 600_000_000_000
+
     /// Lets go of a snapshot that nobody wanted for a while, and tells how far those go that are under way.
     func tendSnapshots() {
         if !transfers.isEmpty { spoolUsedAt = core.now }
         if spool != nil, core.now - spoolUsedAt > Self.spoolKept { spool = nil }
         if !backups.isEmpty { backups = backups.filter { core.now - $0.value.usedAt <= Self.spoolKept } }
+        if let last = receiving?.at, core.now - last > Self.receivingKept {
+            receiving = nil
+            reader.dropIncoming()
+        }
         guard core.now - progressToldAt >= Self.progressInterval else { return }
         progressToldAt = core.now
         for transfer in transfers.values where transfer.bytes > 0 {
@@ -255,6 +262,7 @@ extension Replica {
         guard piece.term >= core.term else { return answer(piece, .refused, on: connection.id) }
         // Never a number that was used before: an older transfer's state may be on its way to being installed.
         if piece.number == 0 { lastStateNumber += 1 }
+        receiving = ((piece.number == 0 ? 0 : receiving?.bytes ?? 0) + UInt64(piece.bytes.readableBytes), core.now)
         let this = NIOLoopBound(self, eventLoop: loop)
         let id = connection.id
         reader.receive(
@@ -270,9 +278,11 @@ extension Replica {
         case .taken: answer(piece, .taken, on: connection)
         case .resumed(let number): answer(number, .resumed, on: connection)
         case .refused(let error):
+            receiving = nil
             logger.warning("snapshot refused", metadata: ["piece": "\(piece.number)", "reason": "\(error)"])
             answer(piece, .refused, on: connection)
         case .complete(let snapshot, let number):
+            receiving = nil
             // What the core gathered before belongs to the log as it was.
             perform(core.takeOutput())
             receivedState = number

@@ -53,6 +53,8 @@ final class Replica {
     var stateNumber: UInt64
     /// The last number that a state was given, in use or being built.
     var lastStateNumber: UInt64
+    /// The snapshot that is being taken in: bytes so far, and when the last of them came.
+    var receiving: (bytes: UInt64, at: Nanoseconds)?
     /// The state that the core's next write of a snapshot makes the one in use.
     var receivedState: UInt64?
     /// The write that makes it so on the disk.
@@ -91,6 +93,7 @@ final class Replica {
     var damage: StateDamage?
     var foundAt: Nanoseconds = 0
     var fetching: Task<Void, Never>?
+    let fetchProgress = WorkProgress()
     var replacement: Replacement?
     var gaveWayAt: Nanoseconds = 0
     var toldDamage = ""

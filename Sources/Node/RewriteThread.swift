@@ -95,6 +95,7 @@ final class RewriteThread: Sendable {
         }
         let applied = try audit.finish()
         try copy.finish()
+        CrashPoint.rewriteBeforeSync.reach()
         // The log must never name a state whose directory a power cut may take away.
         do { try DataDirectory.sync(path + "/..") } catch { throw .store(errno) }
         return applied

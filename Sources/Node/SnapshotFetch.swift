@@ -1,4 +1,5 @@
 import BanyanClient
+import CrashPoints
 import FileTree
 import Glibc
 import Logging
@@ -23,6 +24,8 @@ struct SnapshotFetch: Sendable {
     /// Bytes a second.
     let rate: Int
     let logger: Logger
+    /// Of the copy that is on its way.
+    var progress = WorkProgress()
 
     /// How long to wait before the next try.
     private static let pause = Duration.seconds(1)
@@ -77,7 +80,9 @@ struct SnapshotFetch: Sendable {
         try DataDirectory.makeDirectory(path)
         let builder = StateBuilder(path: path, clusterID: clusterID, reserve: reserve)
         defer { builder.leave() }
+        progress.begin()
         try await client.snapshot(of: address) { piece in
+            progress.add(piece.readableBytes)
             if let header = try await builder.receive(piece), header.index <= refused { throw NothingNew() }
             try await Task.sleep(for: .seconds(Double(piece.readableBytes) / Double(max(1, rate))))
         }
@@ -85,8 +90,10 @@ struct SnapshotFetch: Sendable {
         guard metadata.configuration.member(peer) != nil else {
             throw StartError("it does not know this member's directory (any more)")
         }
+        CrashPoint.fetchedBeforeSync.reach()
         try DataDirectory.sync(path)
         try DataDirectory.sync(directory)
+        CrashPoint.fetchedAfterSync.reach()
         return metadata
     }
 }

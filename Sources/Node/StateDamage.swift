@@ -42,6 +42,7 @@ struct StateDamage: Sendable {
         defer { close(file) }
         let bytes = Array("\(kind): \(reason)".utf8)
         let isWritten = bytes.withUnsafeBytes { write(file, $0.baseAddress, $0.count) } == bytes.count
+        CrashPoint.damageMarkBefore.reach()
         guard isWritten, fsync(file) == 0 else { throw StartError("\(directory): can't be written") }
         CrashPoint.damageMarked.reach()
         try DataDirectory.sync(directory)
@@ -63,6 +64,7 @@ struct StateDamage: Sendable {
     }
 
     static func unmark(_ directory: String) throws {
+        CrashPoint.damageUnmarkBefore.reach()
         guard unlink(path(in: directory)) == 0 else { return }
         CrashPoint.damageUnmarked.reach()
         try DataDirectory.sync(directory)

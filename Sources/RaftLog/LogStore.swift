@@ -82,6 +82,7 @@ package final class LogStore: Sendable {
             entries = try environment.database("entries")
             meta = try environment.database("meta")
         } catch { throw .store(error.code) }
+        CrashPoint.logMade.reach()
     }
 
     /// Bytes that the file may still grow by, until its map is full.

@@ -73,7 +73,8 @@ struct CompactionTests {
     @Test(
         "a member that ends while its state is written anew has everything",
         arguments: [
-            CrashPoint.importCommitAfter, .rewriteCopied, .switchBefore, .switchAfter, .rewriteAdopted,
+            CrashPoint.importCommitAfter, .rewriteBeforeSync, .rewriteCopied, .switchBefore, .switchAfter,
+            .rewriteAdopted,
         ])
     func interrupted(point: CrashPoint) async throws {
         let cluster = try await TestCluster.start(members: 3)
@@ -85,7 +86,8 @@ struct CompactionTests {
         let client = cluster.client()
         let nodes = cluster.addresses.joined(separator: ",")
         let load = try cluster.begin(
-            "banyan-load", ["--nodes", nodes, "--clients", "16", "--files", "100", "--directories", "1", "--duration", "600s"])
+            "banyan-load",
+            ["--nodes", nodes, "--clients", "16", "--files", "100", "--directories", "1", "--duration", "600s"])
         #expect(await cluster.condition { try await client.list("/load/d0").entries.count > 90 })
         let result = try cluster.run("banyan", ["--nodes", nodes, "compact", "\(member)"])
         load.terminate()

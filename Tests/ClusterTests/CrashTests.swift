@@ -34,7 +34,9 @@ struct CrashTests {
 
     @Test(
         "a new cluster is founded although a member ends while it is",
-        arguments: [CrashPoint.identityBefore, .identityAfter, .foundBefore, .foundAfter, .stateMade])
+        arguments: [
+            CrashPoint.logMade, .identityBefore, .identityAfter, .foundBefore, .foundAfter, .stateMade, .stateOpened,
+        ])
     func founding(point: CrashPoint) async throws {
         let cluster = try TestCluster(members: 3)
         for id in 1...3 { try cluster.start(id, isNew: true, crashingAt: id == 2 ? point.rawValue : nil) }
@@ -67,7 +69,7 @@ struct CrashTests {
         "a snapshot is sent and installed although a member ends in its midst",
         arguments: [
             CrashPoint.spoolMade, .spoolWritten, .importCommitBefore, .importCommitAfter,
-            .receivedBeforeSync, .receivedAfterSync, .switchBefore, .switchAfter, .stateRemoveBefore,
+            .receivedBeforeSync, .receivedAfterSync, .switchBefore, .switchAfter, .stateRemoveBefore, .stateRemovePart,
             .stateRemoveAfter,
         ])
     func snapshots(point: CrashPoint) async throws {
@@ -101,6 +103,38 @@ struct CrashTests {
         }
         await client.close()
         try await check(cluster, acknowledged)
+    }
+
+    @Test("a member that ends when a part of a large snapshot is on its disk gets another")
+    func largeSnapshot() async throws {
+        let cluster = try await TestCluster.start(members: 3, options: ["--log-tail", "10"])
+        let lagging = try await cluster.leader() % 3 + 1
+        try cluster.signal(lagging, SIGKILL)
+        let client = cluster.client()
+        // More than one transaction of the import takes.
+        var content = (0..<1 << 20).map { _ in UInt8.random(in: 0...255) }
+        for number in 0..<35 {
+            content[0] = UInt8(number)
+            _ = try await client.put("/f\(number)", content)
+        }
+        #expect(
+            await cluster.condition {
+                try await client.status().filter { $0.role != "unreachable" }
+                    .allSatisfy { $0.statistics["log_first_index"] ?? 0 > 20 }
+            })
+        try cluster.start(lagging, crashingAt: CrashPoint.importStep.rawValue)
+        #expect(await cluster.condition { !cluster.isRunning(lagging) }, "member \(lagging) got no large snapshot")
+        try cluster.start(lagging)
+        #expect(await cluster.membersAgree(client))
+        let own = BanyanClient(nodes: [cluster.addresses[lagging - 1]], timeout: .seconds(10))
+        #expect(try await own.get("/f34").content == content)
+        await own.close()
+        #expect(
+            await cluster.condition {
+                let files = try FileManager.default.contentsOfDirectory(atPath: cluster.directory(lagging))
+                return files.count { $0.hasPrefix("state-") } == 1
+            })
+        await client.close()
     }
 
     @Test("a snapshot goes on at the piece where its connection was cut")

@@ -175,7 +175,10 @@ struct DamageTests {
 
     @Test(
         "a member that ends in the midst of its state's repair begins it anew",
-        arguments: [CrashPoint.damageMarked, .importCommitAfter, .switchBefore, .switchAfter, .damageUnmarked])
+        arguments: [
+            CrashPoint.damageMarkBefore, .damageMarked, .importCommitAfter, .fetchedBeforeSync, .fetchedAfterSync,
+            .switchBefore, .switchAfter, .damageUnmarkBefore, .damageUnmarked, .stateRemovePart,
+        ])
     func interruptedStateRepair(point: CrashPoint) async throws {
         let cluster = try await cluster()
         let member = try await cluster.leader() % 3 + 1

@@ -1,3 +1,4 @@
+import CrashPoints
 import LMDB
 
 /// The LMDB environment that holds one state, with its one database opened: nobody who reads it later has to wait for
@@ -18,6 +19,7 @@ package struct StateEnvironment: Sendable {
         } catch {
             throw .store(error.code)
         }
+        CrashPoint.stateOpened.reach()
     }
 
     package var path: String { environment.path }

@@ -95,6 +95,7 @@ package final class StateImport {
         }
         guard bytes >= Self.transactionBytesMax else { return }
         try commit()
+        CrashPoint.importStep.reach()
         do { transaction = try state.environment.beginWrite() } catch { throw .store(error.code) }
     }
 
