@@ -2,10 +2,21 @@ import Glibc
 
 /// Values by key, in the order of the keys' bytes, in memory: leaves of a few hundred rows each, so that neither a search
 /// nor an insertion moves more than a leaf.
+///
+/// A key's first bytes stand beside it as a number, its head: most comparisons need not look at keys, each of which lies
+/// elsewhere in memory.
 struct SortedRows<Value: Sendable>: Sendable {
     struct Row: Sendable {
+        fileprivate let head: UInt128
         let key: [UInt8]
         var value: Value
+
+        /// Less than, equal to or greater than zero as it stands before, at or behind the other key.
+        @inline(__always)
+        fileprivate func order(to other: [UInt8], _ otherHead: UInt128) -> Int {
+            if head != otherHead { return head < otherHead ? -1 : 1 }
+            return key.order(to: other.span.bytes)
+        }
     }
 
     /// Where a row stands. Any change of the rows makes it void.
@@ -18,14 +29,15 @@ struct SortedRows<Value: Sendable>: Sendable {
 
     /// None is empty.
     private var leaves: [[Row]] = []
+    /// Of each leaf's first row.
+    private var heads: [UInt128] = []
     private(set) var count = 0
 
     var isEmpty: Bool { leaves.isEmpty }
 
     subscript(key: [UInt8]) -> Value? {
-        let position = position(from: key)
-        guard let row = self[position], row.key == key else { return nil }
-        return row.value
+        let (position, isThere) = place(of: key, key.head)
+        return isThere ? leaves[position.leaf][position.row].value : nil
     }
 
     /// The row at `position`; nil behind the last.
@@ -37,18 +49,24 @@ struct SortedRows<Value: Sendable>: Sendable {
 
     /// The first row whose key is `key` or greater.
     func position(from key: [UInt8]) -> Position {
-        let position = place(of: key)
+        let (position, _) = place(of: key, key.head)
         guard position.leaf < leaves.count, position.row == leaves[position.leaf].count else { return position }
         return Position(leaf: position.leaf + 1, row: 0)
     }
 
-    /// Where `key` stands or would stand, perhaps behind its leaf's last row.
-    private func place(of key: [UInt8]) -> Position {
+    /// Where `key` stands, or would stand: perhaps behind its leaf's last row.
+    private func place(of key: [UInt8], _ head: UInt128) -> (Position, isThere: Bool) {
+        guard !leaves.isEmpty else { return (start, false) }
         // The last leaf that begins at the key or before it.
-        let leaf = max(0, Self.firstIndex(of: leaves.count) { key.precedes(leaves[$0][0].key) } - 1)
-        guard leaf < leaves.count else { return start }
-        return Position(
-            leaf: leaf, row: Self.firstIndex(of: leaves[leaf].count) { !leaves[leaf][$0].key.precedes(key) })
+        let behind = Self.firstIndex(of: heads.count) { leaf in
+            heads[leaf] != head ? heads[leaf] > head : leaves[leaf][0].order(to: key, head) > 0
+        }
+        let leaf = max(0, behind - 1)
+        return leaves[leaf].withUnsafeBufferPointer { rows in
+            let row = Self.firstIndex(of: rows.count) { rows[$0].order(to: key, head) >= 0 }
+            let isThere = row < rows.count && rows[row].order(to: key, head) == 0
+            return (Position(leaf: leaf, row: row), isThere)
+        }
     }
 
     func position(after position: Position) -> Position {
@@ -59,29 +77,36 @@ struct SortedRows<Value: Sendable>: Sendable {
     /// Answers with the value that was there before.
     @discardableResult
     mutating func set(_ key: [UInt8], _ value: Value) -> Value? {
+        let head = key.head
         guard !leaves.isEmpty else {
-            leaves = [[Row(key: key, value: value)]]
-            count = 1
+            (leaves, heads, count) = ([[Row(head: head, key: key, value: value)]], [head], 1)
             return nil
         }
-        let place = place(of: key)
+        let (place, isThere) = place(of: key, head)
         let (leaf, row) = (place.leaf, place.row)
-        if row < leaves[leaf].count, leaves[leaf][row].key == key {
+        if isThere {
             let old = leaves[leaf][row].value
             leaves[leaf][row].value = value
             return old
         }
-        leaves[leaf].insert(Row(key: key, value: value), at: row)
+        leaves[leaf].insert(Row(head: head, key: key, value: value), at: row)
+        if row == 0 { heads[leaf] = head }
         count += 1
         if leaves[leaf].count > Self.leafRowsMax { split(leaf, at: row) }
         return nil
     }
 
     mutating func remove(_ key: [UInt8]) {
-        let position = position(from: key)
-        guard let row = self[position], row.key == key else { return }
-        leaves[position.leaf].remove(at: position.row)
-        if leaves[position.leaf].isEmpty { leaves.remove(at: position.leaf) }
+        let (position, isThere) = place(of: key, key.head)
+        guard isThere else { return }
+        let leaf = position.leaf
+        leaves[leaf].remove(at: position.row)
+        if let first = leaves[leaf].first {
+            heads[leaf] = first.head
+        } else {
+            leaves.remove(at: leaf)
+            heads.remove(at: leaf)
+        }
         count -= 1
     }
 
@@ -91,6 +116,7 @@ struct SortedRows<Value: Sendable>: Sendable {
         let upper = Array(leaves[leaf][middle...])
         leaves[leaf].removeSubrange(middle...)
         leaves.insert(upper, at: leaf + 1)
+        heads.insert(upper[0].head, at: leaf + 1)
     }
 
     /// The first of `count` indexes for which `isBehind` holds, which it then does for all that follow.
@@ -107,6 +133,17 @@ struct SortedRows<Value: Sendable>: Sendable {
 }
 
 extension [UInt8] {
+    /// The first 16 bytes, most significant first, with zeros behind a shorter key. Of keys whose heads differ, these have
+    /// the keys' order.
+    fileprivate var head: UInt128 {
+        withUnsafeBytes { bytes in
+            if bytes.count >= 16 { return UInt128(bigEndian: bytes.loadUnaligned(as: UInt128.self)) }
+            var head: UInt128 = 0
+            Swift.withUnsafeMutableBytes(of: &head) { $0.copyMemory(from: bytes) }
+            return UInt128(bigEndian: head)
+        }
+    }
+
     /// Whether it stands before `other` in the order of bytes, which is LMDB's.
     @inline(__always)
     func precedes(_ other: [UInt8]) -> Bool { order(to: other.span.bytes) < 0 }
