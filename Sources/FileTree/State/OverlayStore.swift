@@ -23,6 +23,23 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     private var filling = Changes()
     private var flushing = Changes()
     private(set) var isFlushing = false
+    /// What the last read found: a command writes the row that it has just looked at.
+    private let lastRead = LastRead()
+
+    /// A row, wherever it is.
+    private enum Found {
+        case changed(Change)
+        /// In LMDB's last commit, whose pages lend the bytes until the next one is read from.
+        case committed(UnsafeRawBufferPointer)
+        case nowhere
+    }
+
+    private final class LastRead {
+        var key: [UInt8] = []
+        /// Among the rows of the buffer that fills; void as soon as that changes.
+        var place: Changes.Place?
+        var found = Found.nowhere
+    }
 
     package init(_ state: StateEnvironment) throws(StateError) {
         self.state = state
@@ -33,13 +50,24 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     package borrowing func read<Result>(
         _ key: [UInt8], _ body: (RawSpan?) throws(StateError) -> Result
     ) throws(StateError) -> Result {
-        if let change = filling[key] ?? (isFlushing ? flushing[key] : nil) {
+        let place = filling.place(of: key)
+        let found = try find(key, place)
+        (lastRead.key, lastRead.place, lastRead.found) = (key, place, found)
+        switch found {
+        case .changed(let change):
             guard let row = change.row else { return try body(nil) }
             return try body(row.span.bytes)
+        case .committed(let row): return try body(unsafe RawSpan(_unsafeBytes: row))
+        case .nowhere: return try body(nil)
         }
-        let row: RawSpan?
-        do { row = try base.get(key.span.bytes, in: state.database) } catch { throw StateError.store(error.code) }
-        return try body(row)
+    }
+
+    private borrowing func find(_ key: [UInt8], _ place: Changes.Place) throws(StateError) -> Found {
+        if let change = filling[place] ?? (isFlushing ? flushing[key] : nil) { return .changed(change) }
+        do {
+            guard let row = try base.get(key.span.bytes, in: state.database) else { return .nowhere }
+            return .committed(unsafe row.withUnsafeBytes { $0 })
+        } catch { throw StateError.store(error.code) }
     }
 
     package borrowing func scan(
@@ -108,13 +136,16 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     private mutating func replace(
         _ key: [UInt8], _ change: Change, _ weigh: (RawSpan) -> UInt128
     ) throws(StateError) -> UInt128? {
-        if let old = filling.set(key, change) ?? (isFlushing ? flushing[key] : nil) {
-            return old.row == nil ? nil : old.weight
+        let known = lastRead.key == key ? lastRead.place : nil
+        let place = known ?? filling.place(of: key)
+        let found = known == nil ? try find(key, place) : lastRead.found
+        filling.set(key, change, at: place)
+        lastRead.place = nil
+        switch found {
+        case .changed(let old): return old.row == nil ? nil : old.weight
+        case .committed(let row): return weigh(unsafe RawSpan(_unsafeBytes: row))
+        case .nowhere: return nil
         }
-        let row: RawSpan?
-        do { row = try base.get(key.span.bytes, in: state.database) } catch { throw StateError.store(error.code) }
-        guard let row else { return nil }
-        return weigh(row)
     }
 
     /// Hands everything so far to the flusher. Not while a flush is under way.
@@ -122,6 +153,7 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         precondition(!isFlushing, "a flush is under way")
         flushing = filling
         filling = Changes()
+        lastRead.place = nil
         isFlushing = true
         flusher.begin(flushing)
     }
@@ -132,6 +164,7 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     /// How long the flush took, if one is over; waits for it if asked to. What it wrote is durable then.
     mutating func endFlush(waiting: Bool) throws(StateError) -> Nanoseconds? {
         guard isFlushing, let duration = try flusher.end(waiting: waiting) else { return nil }
+        lastRead.place = nil
         do { base = try state.environment.beginRead() } catch { throw .store(error.code) }
         flushing = Changes()
         isFlushing = false

@@ -25,6 +25,13 @@ struct SortedRows<Value: Sendable>: Sendable {
         fileprivate var row: Int
     }
 
+    /// Where a key stands, or would stand: perhaps behind its leaf's last row. Any change of the rows makes it void.
+    struct Place {
+        fileprivate var position: Position
+        fileprivate var head: UInt128
+        var isThere: Bool
+    }
+
     private static var leafRowsMax: Int { 256 }
 
     /// None is empty.
@@ -35,9 +42,10 @@ struct SortedRows<Value: Sendable>: Sendable {
 
     var isEmpty: Bool { leaves.isEmpty }
 
-    subscript(key: [UInt8]) -> Value? {
-        let (position, isThere) = place(of: key, key.head)
-        return isThere ? leaves[position.leaf][position.row].value : nil
+    subscript(key: [UInt8]) -> Value? { self[place(of: key)] }
+
+    subscript(place: Place) -> Value? {
+        place.isThere ? leaves[place.position.leaf][place.position.row].value : nil
     }
 
     /// The row at `position`; nil behind the last.
@@ -49,14 +57,14 @@ struct SortedRows<Value: Sendable>: Sendable {
 
     /// The first row whose key is `key` or greater.
     func position(from key: [UInt8]) -> Position {
-        let (position, _) = place(of: key, key.head)
+        let position = place(of: key).position
         guard position.leaf < leaves.count, position.row == leaves[position.leaf].count else { return position }
         return Position(leaf: position.leaf + 1, row: 0)
     }
 
-    /// Where `key` stands, or would stand: perhaps behind its leaf's last row.
-    private func place(of key: [UInt8], _ head: UInt128) -> (Position, isThere: Bool) {
-        guard !leaves.isEmpty else { return (start, false) }
+    func place(of key: [UInt8]) -> Place {
+        let head = key.head
+        guard !leaves.isEmpty else { return Place(position: start, head: head, isThere: false) }
         // The last leaf that begins at the key or before it.
         let behind = Self.firstIndex(of: heads.count) { leaf in
             heads[leaf] != head ? heads[leaf] > head : leaves[leaf][0].order(to: key, head) > 0
@@ -65,7 +73,7 @@ struct SortedRows<Value: Sendable>: Sendable {
         return leaves[leaf].withUnsafeBufferPointer { rows in
             let row = Self.firstIndex(of: rows.count) { rows[$0].order(to: key, head) >= 0 }
             let isThere = row < rows.count && rows[row].order(to: key, head) == 0
-            return (Position(leaf: leaf, row: row), isThere)
+            return Place(position: Position(leaf: leaf, row: row), head: head, isThere: isThere)
         }
     }
 
@@ -76,15 +84,18 @@ struct SortedRows<Value: Sendable>: Sendable {
 
     /// Answers with the value that was there before.
     @discardableResult
-    mutating func set(_ key: [UInt8], _ value: Value) -> Value? {
-        let head = key.head
+    mutating func set(_ key: [UInt8], _ value: Value) -> Value? { set(key, value, at: place(of: key)) }
+
+    /// - Parameter place: the key's.
+    @discardableResult
+    mutating func set(_ key: [UInt8], _ value: Value, at place: Place) -> Value? {
+        let head = place.head
         guard !leaves.isEmpty else {
             (leaves, heads, count) = ([[Row(head: head, key: key, value: value)]], [head], 1)
             return nil
         }
-        let (place, isThere) = place(of: key, head)
-        let (leaf, row) = (place.leaf, place.row)
-        if isThere {
+        let (leaf, row) = (place.position.leaf, place.position.row)
+        if place.isThere {
             let old = leaves[leaf][row].value
             leaves[leaf][row].value = value
             return old
@@ -97,10 +108,10 @@ struct SortedRows<Value: Sendable>: Sendable {
     }
 
     mutating func remove(_ key: [UInt8]) {
-        let (position, isThere) = place(of: key, key.head)
-        guard isThere else { return }
-        let leaf = position.leaf
-        leaves[leaf].remove(at: position.row)
+        let place = place(of: key)
+        guard place.isThere else { return }
+        let leaf = place.position.leaf
+        leaves[leaf].remove(at: place.position.row)
         if let first = leaves[leaf].first {
             heads[leaf] = first.head
         } else {
