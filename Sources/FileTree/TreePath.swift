@@ -34,6 +34,7 @@ package struct TreePath: Equatable, Sendable, CustomStringConvertible {
             return
         }
         var names: [ArraySlice<UInt8>] = []
+        names.reserveCapacity(bytes.count { $0 == Self.slash })
         var start = 1
         var isASCII = true
         for end in 1...bytes.count {

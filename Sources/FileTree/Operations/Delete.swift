@@ -34,18 +34,17 @@ package struct Delete: Equatable, Sendable {
     func execute<Store: ~Copyable>(
         on tree: inout FileTree<Store>, _ header: CommandHeader
     ) throws(StateError) -> Outcome {
-        let (parent, entry): (UInt64, Entry)
+        let (key, entry): ([UInt8], Entry)
         switch try tree.resolve(path) {
         case .failure(let error): return .failed(error, revision: 0)
         case .success(.root): return .failed(.invalidMove, revision: 0)
-        case .success(.entry(let inode, let found)): (parent, entry) = (inode, found)
+        case .success(.entry(_, let found, let what)): (key, entry) = (found, what)
         case .success:
             return condition.holds(0)
                 ? .failed(.notFound, revision: 0) : .failed(.conditionFailed, revision: 0)
         }
         let revision = entry.metadata.revision
         guard condition.holds(revision) else { return .failed(.conditionFailed, revision: revision) }
-        guard let name = path.name else { return .failed(.invalidMove, revision: 0) }
         switch entry.metadata.kind {
         case .file: try tree.releaseContent(of: entry)
         case .directory:
@@ -55,7 +54,7 @@ package struct Delete: Equatable, Sendable {
                 try tree.orphan(entry.metadata.inode)
             }
         }
-        try tree.deleteRow(StateKey.entry(in: parent, name))
+        try tree.deleteRow(key)
         return .done(revision: tree.applied.index)
     }
 }

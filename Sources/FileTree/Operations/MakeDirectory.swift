@@ -36,10 +36,10 @@ package struct MakeDirectory: Equatable, Sendable {
         switch try tree.resolve(path) {
         case .failure(let error): return .failed(error, revision: 0)
         case .success(.root): return makesParents ? .done(revision: 0) : .failed(.alreadyExists, revision: 0)
-        case .success(.entry(_, let entry)):
+        case .success(.entry(_, _, let entry)):
             let isThere = makesParents && entry.metadata.kind == .directory
             return isThere ? .done(revision: entry.metadata.revision) : .failed(.alreadyExists, revision: 0)
-        case .success(.missing(let inode)): (parent, depth) = (inode, path.components.count - 1)
+        case .success(.missing(let inode, _)): (parent, depth) = (inode, path.components.count - 1)
         case .success(.missingParents(let inode, let first)):
             guard makesParents else { return .failed(.notFound, revision: 0) }
             (parent, depth) = (inode, first)

@@ -54,26 +54,29 @@ package struct Put: Equatable, Sendable {
     func execute<Store: ~Copyable>(
         on tree: inout FileTree<Store>, _ header: CommandHeader
     ) throws(StateError) -> Outcome {
+        guard let name = path.name else { return .failed(.isDirectory, revision: 0) }
         var old: Entry?
-        let (parent, depth): (UInt64, Int)
+        var key: [UInt8] = []
+        var above: (parent: UInt64, depth: Int)?
         switch try tree.resolve(path) {
         case .failure(let error): return .failed(error, revision: 0)
         case .success(.root): return .failed(.isDirectory, revision: 0)
-        case .success(.entry(let inode, let entry)):
-            (parent, depth, old) = (inode, path.components.count - 1, entry)
-        case .success(.missing(let inode)): (parent, depth) = (inode, path.components.count - 1)
-        case .success(.missingParents(let inode, let first)): (parent, depth) = (inode, first)
+        case .success(.entry(_, let found, let entry)): (key, old) = (found, entry)
+        case .success(.missing(_, let found)): key = found
+        case .success(.missingParents(let parent, let depth)): above = (parent, depth)
         }
         let revision = old?.metadata.revision ?? 0
         guard condition.holds(revision) else { return .failed(.conditionFailed, revision: revision) }
         if old?.metadata.kind == .directory { return .failed(.isDirectory, revision: 0) }
 
-        let directory = try tree.makeDirectories(
-            path, from: depth, to: path.components.count - 1, below: parent, mode: Self.directoryMode,
-            mtime: header.wallTime)
-        guard let name = path.name else { return .failed(.isDirectory, revision: 0) }
+        if let (parent, depth) = above {
+            let directory = try tree.makeDirectories(
+                path, from: depth, to: path.components.count - 1, below: parent, mode: Self.directoryMode,
+                mtime: header.wallTime)
+            key = StateKey.entry(in: directory, name)
+        }
         try tree.setFile(
-            StateKey.entry(in: directory, name), content, inode: old?.metadata.inode ?? tree.allocateInode(),
+            key, content, inode: old?.metadata.inode ?? tree.allocateInode(),
             mode: mode, mtime: mtime ?? header.wallTime)
         // The old content goes last: if both name the same chunk, it never leaves the store.
         if let old { try tree.releaseContent(of: old) }

@@ -69,7 +69,7 @@ extension FileTree where Store: ~Copyable {
     private borrowing func find(_ path: TreePath) throws -> (key: [UInt8], entry: Entry)? {
         switch try resolve(path).get() {
         case .root: return nil
-        case .entry(let parent, let entry): return (StateKey.entry(in: parent, path.name ?? []), entry)
+        case .entry(_, let key, let entry): return (key, entry)
         case .missing, .missingParents: throw TreeError.notFound
         }
     }
@@ -78,7 +78,7 @@ extension FileTree where Store: ~Copyable {
     private borrowing func parent(of path: TreePath) throws -> UInt64 {
         if let parent = directories.inode(of: path.parentBytes) { return parent }
         switch try resolve(path).get() {
-        case .entry(let parent, _): return parent
+        case .entry(let parent, _, _): return parent
         case .root, .missing, .missingParents: throw TreeError.notFound
         }
     }

@@ -33,21 +33,19 @@ package struct Rename: Equatable, Sendable {
     func execute<Store: ~Copyable>(
         on tree: inout FileTree<Store>, _ header: CommandHeader
     ) throws(StateError) -> Outcome {
-        guard let sourceName = source.name, let destinationName = destination.name else {
-            return .failed(.invalidMove, revision: 0)
-        }
-        let (oldParent, moved): (UInt64, Entry)
+        guard source.name != nil, destination.name != nil else { return .failed(.invalidMove, revision: 0) }
+        let (oldKey, moved): ([UInt8], Entry)
         switch try tree.resolve(source) {
         case .failure(let error): return .failed(error, revision: 0)
-        case .success(.entry(let parent, let entry)): (oldParent, moved) = (parent, entry)
+        case .success(.entry(_, let key, let entry)): (oldKey, moved) = (key, entry)
         case .success: return .failed(.notFound, revision: 0)
         }
         var replaced: Entry?
-        let newParent: UInt64
+        let newKey: [UInt8]
         switch try tree.resolve(destination) {
         case .failure(let error): return .failed(error, revision: 0)
-        case .success(.entry(let parent, let entry)): (newParent, replaced) = (parent, entry)
-        case .success(.missing(let parent)): newParent = parent
+        case .success(.entry(_, let key, let entry)): (newKey, replaced) = (key, entry)
+        case .success(.missing(_, let key)): newKey = key
         case .success: return .failed(.notFound, revision: 0)
         }
         let asked = condition == .absent ? replaced?.metadata.revision ?? 0 : moved.metadata.revision
@@ -66,9 +64,7 @@ package struct Rename: Equatable, Sendable {
             }
         }
         if moved.metadata.kind == .directory { tree.directories.forgetAll() }
-        try tree.moveRow(
-            from: StateKey.entry(in: oldParent, sourceName), to: StateKey.entry(in: newParent, destinationName),
-            moved.metadata)
+        try tree.moveRow(from: oldKey, to: newKey, moved.metadata)
         return .done(revision: tree.applied.index)
     }
 }

@@ -24,9 +24,9 @@ struct Entry {
 enum Resolution {
     case root
     /// The entry is there.
-    case entry(parent: UInt64, Entry)
+    case entry(parent: UInt64, key: [UInt8], Entry)
     /// Its parent is there, the entry is not.
-    case missing(parent: UInt64)
+    case missing(parent: UInt64, key: [UInt8])
     /// The directories from `components[depth]` on are not there either; `parent` holds the first of them.
     case missingParents(parent: UInt64, depth: Int)
 }
@@ -44,19 +44,20 @@ extension FileTree where Store: ~Copyable {
     /// - Throws: a fault of the state. A file on the way is the path's own fault, and comes back as a `TreeError`.
     borrowing func resolve(_ path: TreePath) throws(StateError) -> Result<Resolution, TreeError> {
         if let name = path.name, let parent = directories.inode(of: path.parentBytes) {
-            guard let entry = try entry(StateKey.entry(in: parent, name)) else {
-                return .success(.missing(parent: parent))
-            }
-            return .success(.entry(parent: parent, entry))
+            let key = StateKey.entry(in: parent, name)
+            guard let entry = try entry(key) else { return .success(.missing(parent: parent, key: key)) }
+            return .success(.entry(parent: parent, key: key, entry))
         }
         var parent = FileTreeLimits.rootInode
         for (depth, name) in path.components.enumerated() {
             let isLast = depth == path.components.count - 1
             if isLast, depth > 0 { directories.remember(path.parentBytes, parent) }
-            guard let entry = try entry(StateKey.entry(in: parent, name)) else {
-                return .success(isLast ? .missing(parent: parent) : .missingParents(parent: parent, depth: depth))
+            let key = StateKey.entry(in: parent, name)
+            guard let entry = try entry(key) else {
+                return .success(
+                    isLast ? .missing(parent: parent, key: key) : .missingParents(parent: parent, depth: depth))
             }
-            if isLast { return .success(.entry(parent: parent, entry)) }
+            if isLast { return .success(.entry(parent: parent, key: key, entry)) }
             guard entry.metadata.kind == .directory else { return .failure(.notDirectory) }
             parent = entry.metadata.inode
         }

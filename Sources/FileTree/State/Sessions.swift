@@ -142,7 +142,9 @@ struct Sessions {
 
     // MARK: the digest
 
-    private static func digest(of session: Session) -> UInt128 { StateDigest.numbers([session.id, session.activeAt, 0, 0]) }
+    private static func digest(of session: Session) -> UInt128 {
+        StateDigest.numbers([session.id, session.activeAt, 0, 0])
+    }
 
     private static func digest(of answer: Answer, in session: UInt64) -> UInt128 {
         let (code, revision) = answer.outcome.numbers
