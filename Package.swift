@@ -11,7 +11,7 @@ import PackageDescription
 //     FileTree  WireProtocol                       commands, queries, apply; frames
 //     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
 //     CrashPoints                                  where tests end a process
-//     CLMDB     CZlib    CLibdeflate   CXXHash     system libraries
+//     CLMDB     CZlib    CLibdeflate               system libraries
 
 let strict: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -43,7 +43,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.2")),
         // Structured logs whose backend the process chooses.
         .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.2")),
-        // SHA-256 of contents and snapshots.
+        // SHA-256 of contents, snapshots and digests.
         .package(url: "https://github.com/apple/swift-crypto", .upToNextMinor(from: "4.5.2")),
         // Command lines that teach: help, validation, completion.
         .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.2")),
@@ -58,8 +58,6 @@ let package = Package(
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CLibdeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
-        // A hash of 128 bits for each row that changes: a tenth of what SHA-256 takes.
-        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
 
         .target(name: "Raft", swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: strict),
@@ -68,8 +66,7 @@ let package = Package(
         .target(name: "CrashPoints", swiftSettings: strict),
 
         .target(
-            name: "FileTree",
-            dependencies: ["LMDB", "Deflate", "CXXHash", "Raft", "Threads", "CrashPoints", nioCore, crypto],
+            name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", "Threads", "CrashPoints", nioCore, crypto],
             swiftSettings: strict),
         .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
 

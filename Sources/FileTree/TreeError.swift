@@ -51,8 +51,7 @@ package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
         case .store(let code): "its disk or store fails (code \(code))"
         case .corruptRow(let table): "a row of table \(table) is damaged"
         case .unknownFormat:
-            "it holds a command or a row that this program does not know: it was written by a program of another version; "
-                + "start that one, or a newer one"
+            "it holds a command or a row that this program does not know: the cluster's version is newer; start a newer program"
         case .wrongDigest: "its rows do not add up to its digest: one is missing, too many or out of date"
         case .wrongIndex(let expected, let got): "entry \(got) came where \(expected) was to come"
         case .damagedEntry(let index): "log entry \(index) is damaged"

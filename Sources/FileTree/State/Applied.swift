@@ -1,6 +1,6 @@
 /// What was executed, kept in the same transaction as the data. The row's value, before its checksum:
 ///
-///     0   2  format of the state: 2
+///     0   2  format of the state: 1
 ///     2   2  cluster version
 ///     4   4  zero
 ///     8   8  index          16  8  term
@@ -9,8 +9,8 @@
 ///     40 16  digest
 ///     56  8  files          64  8  bytes of their contents     72  8  unlinked directories to reclaim
 package struct Applied: Equatable, Sendable {
-    /// The format of the rows that this version reads and writes. 1 had a digest of another hash.
-    package static let stateFormat: UInt16 = 2
+    /// The format of the rows that this version reads and writes.
+    package static let stateFormat: UInt16 = 1
     /// The highest cluster version whose commands and rules of execution this program knows.
     ///
     /// 1: the tree. 2: sessions.

@@ -1,4 +1,3 @@
-import CXXHash
 import Crypto
 
 /// A chunk's name: the SHA-256 of its bytes.
@@ -28,22 +27,32 @@ package struct StateDigest: Equatable, Sendable, CustomStringConvertible {
     mutating func add(_ row: UInt128) { value &+= row }
     mutating func remove(_ row: UInt128) { value &-= row }
 
-    /// XXH3 of the value with its checksum, 128 bits, seeded with the 64 bits of XXH3 of the key.
+    /// The first 128 bits of the SHA-256 over the key's length (2), the key and the value with its checksum.
     static func row(key: RawSpan, value: RawSpan) -> UInt128 {
-        let seed = key.withUnsafeBytes { XXH3_64bits($0.baseAddress, $0.count) }
-        return value.withUnsafeBytes { hash($0, seed: seed) }
+        let count = 2 + key.byteCount + value.byteCount
+        guard count > shortBytesMax else {
+            // In one piece, since each costs as much as some hundred bytes.
+            return withUnsafeTemporaryAllocation(byteCount: count, alignment: 1) { bytes in
+                bytes.storeBigEndian(UInt16(key.byteCount), at: 0)
+                let (keyPart, valuePart) = (bytes[2..<2 + key.byteCount], bytes[(2 + key.byteCount)...])
+                key.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: keyPart).copyMemory(from: $0) }
+                value.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: valuePart).copyMemory(from: $0) }
+                var hash = SHA256()
+                hash.update(bufferPointer: UnsafeRawBufferPointer(bytes))
+                return first128(of: hash)
+            }
+        }
+        var hash = SHA256()
+        withUnsafeBytes(of: UInt16(key.byteCount).bigEndian) { hash.update(bufferPointer: $0) }
+        key.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        value.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        return first128(of: hash)
     }
 
-    /// XXH3 of the numbers, most significant byte first.
-    static func numbers(_ numbers: InlineArray<4, UInt64>) -> UInt128 {
-        var bytes = InlineArray<4, UInt64>(repeating: 0)
-        for position in numbers.indices { bytes[position] = numbers[position].bigEndian }
-        return bytes.span.bytes.withUnsafeBytes { hash($0, seed: 0) }
-    }
+    private static let shortBytesMax = 4096
 
-    private static func hash(_ bytes: UnsafeRawBufferPointer, seed: UInt64) -> UInt128 {
-        let hash = XXH3_128bits_withSeed(bytes.baseAddress, bytes.count, seed)
-        return UInt128(hash.high64) << 64 | UInt128(hash.low64)
+    private static func first128(of hash: SHA256) -> UInt128 {
+        hash.finalize().withUnsafeBytes { UInt128(bigEndian: $0.loadUnaligned(as: UInt128.self)) }
     }
 
     package var description: String {

@@ -142,15 +142,28 @@ struct Sessions {
 
     // MARK: the digest
 
-    private static func digest(of session: Session) -> UInt128 {
-        StateDigest.numbers([session.id, session.activeAt, 0, 0])
-    }
+    private static func digest(of session: Session) -> UInt128 { mixed([session.id, session.activeAt]) }
 
     private static func digest(of answer: Answer, in session: UInt64) -> UInt128 {
         let (code, revision) = answer.outcome.numbers
-        return StateDigest.numbers([
-            session, answer.sequence, UInt64(answer.fingerprint) << 16 | UInt64(code), revision,
-        ])
+        return mixed([session, answer.sequence, UInt64(answer.fingerprint) << 16 | UInt64(code), revision])
+    }
+
+    /// Two chains of the finalizer of SplitMix64: a write must not pay for a cryptographic hash here.
+    private static func mixed<let count: Int>(_ words: InlineArray<count, UInt64>) -> UInt128 {
+        var (high, low): (UInt64, UInt64) = (0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F)
+        for position in words.indices {
+            high = finalized(high ^ words[position])
+            low = finalized(low &+ words[position])
+        }
+        return UInt128(high) << 64 | UInt128(low)
+    }
+
+    private static func finalized(_ word: UInt64) -> UInt64 {
+        var mixed = word &+ 0x9E37_79B9_7F4A_7C15
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
     }
 
     // MARK: rows
