@@ -115,9 +115,6 @@ extension Replica {
         guard new.metadata.index >= core.log.compactedIndex else {
             return decline(new, "it is older than what the log begins with")
         }
-        // The log is about to name the copy: one change at a time.
-        guard rewriting?.isDecided != true else { return decline(new, "the state is being written anew") }
-        abandonRewriting()
         replacement = new
         continueReplacing()
     }
@@ -129,9 +126,11 @@ extension Replica {
 
     /// Lets the log name the new state, once the log reaches it: from there on it is executed again.
     func continueReplacing() {
-        guard let new = replacement, !new.isDecided, new.metadata.index <= min(core.commit, core.durableIndex) else {
-            return
-        }
+        // While the log is about to name a copy of the present state, nobody knows which of the two may go.
+        guard let new = replacement, !new.isDecided, rewriting?.isBeingNamed != true,
+            new.metadata.index <= min(core.commit, core.durableIndex)
+        else { return }
+        abandonRewriting()
         guard core.log.term(at: new.metadata.index) == new.metadata.term else {
             replacement = nil
             return decline(new, "it does not fit this member's log")

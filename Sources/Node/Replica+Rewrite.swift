@@ -23,6 +23,7 @@ extension Replica {
         var adoptedAt: Index?
         /// Once the log may name the copy, it can't be given up.
         var isDecided = false
+        var isBeingNamed: Bool { isDecided && adoptedAt == nil }
     }
 
     private static let overtaken =

@@ -44,9 +44,8 @@ extension Replica {
 
     /// What the state has that the log names, or is about to name, as the member's: what follows must never go.
     private var nextState: Index? {
-        if let replacement { return replacement.metadata.index }
-        guard let rewriting, rewriting.isDecided else { return nil }
-        return rewriting.copied
+        let copied = rewriting.flatMap { $0.isDecided ? $0.copied : nil }
+        return [replacement?.metadata.index, copied].compactMap(\.self).min()
     }
 
     // MARK: sending

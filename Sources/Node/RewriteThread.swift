@@ -10,7 +10,7 @@ import WireProtocol
 
 /// The thread that writes the state anew beside the one in use: every row once, in the order of the keys, so that the new
 /// file has no page that holds nothing. LMDB gives freed pages to later writes and never back to the disk.
-final class RewriteThread: Sendable {
+package final class RewriteThread: Sendable {
     private enum Job: Sendable {
         case copy(StateEnvironment, number: UInt64, rate: Int?, @Sendable (Result<Applied, StateError>) -> Void)
         case catchUp(number: UInt64, through: Index, @Sendable (Result<Applied, StateError>) -> Void)
@@ -31,9 +31,14 @@ final class RewriteThread: Sendable {
                         case .copy(let environment, let number, let rate, let done):
                             done(
                                 Self.result { () throws(StateError) in
-                                    try Self.copy(
-                                        environment, DataDirectory.statePath(in: directory, number), reserve,
-                                        Pace(rate: rate, progress))
+                                    var pace = Pace(rate: rate, progress)
+                                    return try Self.copy(
+                                        environment, to: DataDirectory.statePath(in: directory, number),
+                                        reserve: reserve
+                                    ) { bytes throws(StateError) in
+                                        pace.passed(bytes)
+                                        if pace.isStopped { throw .store(ECANCELED) }
+                                    }
                                 })
                         case .catchUp(let number, let index, let done):
                             done(
@@ -80,8 +85,12 @@ final class RewriteThread: Sendable {
         do throws(StateError) { return .success(try work()) } catch { return .failure(error) }
     }
 
-    private static func copy(
-        _ environment: StateEnvironment, _ path: String, _ reserve: UInt64, _ pace: consuming Pace
+    /// Copies the last commit of `environment` into the new directory `path`, durably, and answers with what was applied in it.
+    ///
+    /// - Parameter passed: called with the bytes of each row.
+    package static func copy(
+        _ environment: StateEnvironment, to path: String, reserve: UInt64,
+        passed: (Int) throws(StateError) -> Void = { _ in }
     ) throws(StateError) -> Applied {
         do { try DataDirectory.makeDirectory(path) } catch { throw .store(errno) }
         let view = try StateView(environment)
@@ -90,8 +99,7 @@ final class RewriteThread: Sendable {
         try view.forEach { key, row throws(StateError) in
             try audit.add(key: key, row: row)
             try copy.add(key: key, row: row)
-            pace.passed(key.byteCount + row.byteCount)
-            if pace.isStopped { throw .store(ECANCELED) }
+            try passed(key.byteCount + row.byteCount)
         }
         let applied = try audit.finish()
         try copy.finish()

@@ -53,9 +53,10 @@ struct PowerCut: ParsableCommand {
             let target = scratch + "-\(turn)"
             try FileManager.default.createDirectory(atPath: target, withIntermediateDirectories: true)
             try disk.cut(into: target, &generator)
-            let acknowledged = workload.acknowledged.last { $0.position <= cut }?.index ?? 0
+            let promised = workload.acknowledged.last { $0.position <= cut }
             do {
-                replayed += try recover(target, acknowledged: acknowledged, digests: workload.digests)
+                replayed += try recover(
+                    target, acknowledged: promised?.index ?? 0, term: promised?.term ?? 0, digests: workload.digests)
             } catch {
                 print("recovery after operation \(cut) of \(count): \(error); what the disk kept: \(target)")
                 throw ExitCode.failure
@@ -75,9 +76,9 @@ struct PowerCut: ParsableCommand {
         for turn in 0..<recoveries {
             let folder = "\(scratch)/\(turn)"
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-            let (last, digests) = try work(in: folder, seed: seed &+ UInt64(turn), &generator)
+            let (last, term, digests) = try work(in: folder, seed: seed &+ UInt64(turn), &generator)
             acknowledged += last
-            do { _ = try recover(folder + "/member", acknowledged: last, digests: digests) } catch {
+            do { _ = try recover(folder + "/member", acknowledged: last, term: term, digests: digests) } catch {
                 throw StartError("turn \(turn): \(error)")
             }
             try FileManager.default.removeItem(atPath: folder)
@@ -87,25 +88,32 @@ struct PowerCut: ParsableCommand {
 
     private func work(
         in folder: String, seed: UInt64, _ generator: inout SeededGenerator
-    ) throws -> (Index, [Index: StateDigest]) {
+    ) throws -> (Index, Term, [Index: StateDigest]) {
         let workload = try Workload(seed: seed, scratch: folder)
         let start = powercut_count()
         let error = Bool.random(using: &generator) ? ENOSPC : EIO
         powercut_fail(start + Int.random(in: 20...1200, using: &generator), error)
         defer { powercut_fail(0, 0) }
         do { try workload.run(operations: start + 100_000) } catch {
-            return (workload.acknowledged.last?.index ?? 0, workload.digests)
+            let promised = workload.acknowledged.last
+            return (promised?.index ?? 0, promised?.term ?? 0, workload.digests)
         }
         throw StartError("a disk that refuses everything was not noticed")
     }
 
     /// Starts from `path` as a member does, and answers with how many entries were executed again.
-    private func recover(_ path: String, acknowledged: Index, digests: [Index: StateDigest]) throws -> UInt64 {
+    private func recover(
+        _ path: String, acknowledged: Index, term: Term, digests: [Index: StateDigest]
+    ) throws -> UInt64 {
         let directory = try DataDirectory(path: path)
         guard try directory.store.identity()?.genesis != nil else { throw StartError("the identity is gone") }
         let recovered = try directory.store.recover()
         guard recovered.log.lastIndex >= acknowledged else {
             throw StartError("the log ends at \(recovered.log.lastIndex), \(acknowledged) was acknowledged")
+        }
+        let hardState = recovered.row.hardState
+        guard hardState.term >= term, term == 0 || hardState.vote == Workload.vote(in: hardState.term) else {
+            throw StartError("the term is \(hardState.term), and \(term) was promised; the vote may be another")
         }
         let tree = try DurableTree(path: directory.prepareState(recovered.row.stateNumber))
         let durable = tree.applied

@@ -12,8 +12,8 @@ import WireProtocol
 /// A member's storage at work, without a network: it appends, truncates, compacts, executes, and takes in snapshots,
 /// while the file layer below remembers in which order bytes went to the disk.
 final class Workload {
-    /// At this many remembered operations, everything up to this index was acknowledged.
-    private(set) var acknowledged: [(position: Int, index: Index)] = []
+    /// At this many remembered operations, everything up to this index was acknowledged, and the vote of this term given.
+    private(set) var acknowledged: [(position: Int, index: Index, term: Term)] = []
     /// The state's digest after each index.
     private(set) var digests: [Index: StateDigest] = [:]
     let root: String
@@ -40,6 +40,7 @@ final class Workload {
     private final class Progress: Sendable {
         let write = Atomic<UInt64>(0)
         let hasFailed = Atomic(false)
+        let switched = Atomic<UInt64>(0)
         let completed = DispatchSemaphore(value: 0)
     }
 
@@ -81,6 +82,7 @@ final class Workload {
         while powercut_count() < operations {
             switch Int.random(in: 0..<100, using: &generator) {
             case 0: try installSnapshot()
+            case 5: try rewriteState()
             case 1..<5: try overwriteTail()
             default: try append(count: Int.random(in: 1...80, using: &generator))
             }
@@ -119,14 +121,16 @@ final class Workload {
 
     // MARK: the log
 
+    /// Whom this member votes for.
+    static func vote(in term: Term) -> PeerID { PeerID(9 + term % 3) }
+
+    private var hardState: HardState { HardState(term: term, vote: Self.vote(in: term), commit: commit) }
+
     private func write(_ entries: Range<Index>, truncates: Bool = false) {
         number += 1
-        let commit = commit
         writer.send(
             .init(
-                write: Write(
-                    number: number, hardState: HardState(term: term, vote: PeerID(9), commit: commit),
-                    truncates: truncates, entries: entries),
+                write: Write(number: number, hardState: hardState, truncates: truncates, entries: entries),
                 records: entries.compactMap { records[$0] }))
     }
 
@@ -163,13 +167,18 @@ final class Workload {
     }
 
     private func waitForWrites() throws {
-        while progress.write.load(ordering: .acquiring) < number {
+        let number = number
+        try wait { $0.write.load(ordering: .acquiring) >= number }
+    }
+
+    private func wait(until isDone: (Progress) -> Bool) throws {
+        while !isDone(progress) {
             progress.completed.wait()
             if progress.hasFailed.load(ordering: .acquiring) { throw StartError("the log can't be written") }
         }
     }
 
-    private func acknowledge() { acknowledged.append((powercut_count(), commit)) }
+    private func acknowledge() { acknowledged.append((powercut_count(), commit, number > 0 ? term : 0)) }
 
     private func compact() {
         let point = tree.durable.index
@@ -197,9 +206,28 @@ final class Workload {
         }
     }
 
+    /// A copy of what is durable takes the state's place: what it lacks is executed again.
+    private func rewriteState() throws {
+        guard tree.durable.index > 0 else { return }
+        try commitEverything()
+        stateNumber += 1
+        let path = DataDirectory.statePath(in: root, stateNumber)
+        _ = try RewriteThread.copy(tree.environment, to: path, reserve: 0)
+        let (progress, number) = (progress, stateNumber)
+        writer.switchState(to: number) {
+            progress.switched.store(number, ordering: .releasing)
+            progress.completed.signal()
+        }
+        try wait { $0.switched.load(ordering: .acquiring) == number }
+        tree = try DurableTree(path: path)
+        try execute(on: tree, through: commit) {}
+        DataDirectory.removeStates(in: root) { $0 < number }
+    }
+
     /// The others went on without this member, and send it their state.
     private func installSnapshot() throws {
         try commitEverything()
+        term += 1
         _ = try add(Int.random(in: 1...30, using: &generator))
         try execute(on: others, through: lastIndex) { digests[others.applied.index] = others.applied.digest }
         try others.commit()
@@ -225,7 +253,7 @@ final class Workload {
         writer.send(
             .init(
                 write: Write(
-                    number: number, hardState: HardState(term: term, vote: nil, commit: commit), snapshot: metadata,
+                    number: number, hardState: hardState, snapshot: metadata,
                     entries: lastIndex + 1..<lastIndex + 1),
                 records: [], stateNumber: stateNumber))
         try waitForWrites()
