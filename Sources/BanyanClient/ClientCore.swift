@@ -330,7 +330,8 @@ final class ClientCore {
 
     private func retryLater(_ request: Request) {
         guard !isClosed, request.address == nil else {
-            complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .unreachable))
+            let failure: BanyanError = request.wasRefused ? .noQuorum : .unreachable
+            complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : failure))
             return
         }
         waiting.append(request)

@@ -98,7 +98,9 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .unknownOutcome:
             "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
         case .unreachable: "no member can be reached; check --nodes and that the members run"
-        case .noQuorum: "the cluster has no leader now, so nothing was done; a majority of its members must run"
+        case .noQuorum:
+            "the cluster has no leader now (a majority of its members must run), or is too busy: nothing was done; see "
+                + "'banyan status', and try again"
         case .transferFailed:
             "the leader could not hand over in its time, and goes on; see 'banyan status' and try again"
         case .diskFull:

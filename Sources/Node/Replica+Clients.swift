@@ -18,6 +18,8 @@ extension Replica {
         connections[connection.id] = nil
         waitingReads[connection.id] = nil
         backups[connection.id] = nil
+        backupWaiters.removeAll { $0.waiter.connection == connection.id }
+        verifyWaiters.removeAll { $0.connection == connection.id }
         if let hello = connection.hello, strangers[PeerID(hello.incarnation)] === connection {
             strangers[PeerID(hello.incarnation)] = nil
         }
@@ -367,7 +369,7 @@ extension Replica {
         if mustRefuse(read) {
             refuse(read.waiter, .corrupt)
         } else if read.kind == .snapshot {
-            backupWaiters.append((dispatched, read.waiter))
+            backupWaiters.append((dispatched, read.waiter, read.deadline))
         } else {
             servedReads.append(
                 StateThread.Read(query: read.query, waiter: read.waiter, isStale: read.kind == .stale(ageMax: 0)))

@@ -27,6 +27,7 @@ extension Replica {
             if found.kind == .stopped {
                 damage = found
                 foundAt = core.now
+                refuseBackups()
             }
             if toldDamage != found.reason {
                 logger.critical("damaged, and no other member has a copy: restore a backup", metadata: metadata)
@@ -36,6 +37,7 @@ extension Replica {
         }
         damage = found
         foundAt = core.now
+        if found.kind != .rotten { refuseBackups() }
         if found.kind == .wrong { dropSpools() }
         logger.error("damaged: a sound copy will be taken from the others", metadata: metadata)
         do { try found.mark(directory) } catch { return fatal("\(error)") }
@@ -210,6 +212,8 @@ extension Replica {
             logger.notice(
                 "repaired: the log begins behind a damaged entry that the state has executed", metadata: metadata)
         } else if isLast {
+            // A member that ends is repaired when it begins again.
+            guard draining == nil else { return }
             drain { [restart] in restart("log entry \(index) is damaged") }
         } else {
             logger.error("damaged", metadata: metadata)

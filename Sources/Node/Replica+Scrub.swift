@@ -19,8 +19,8 @@ extension Replica {
 
     /// One reading for all that asked before it began, if one of them is still there.
     private func verifyNext() {
-        let waiters = verifyWaiters.filter { connections[$0.connection] != nil }
-        guard !isVerifying, !waiters.isEmpty else { return }
+        guard !isVerifying, !verifyWaiters.isEmpty else { return }
+        let waiters = verifyWaiters
         verifyWaiters = []
         isVerifying = true
         scrub(rate: nil) { [self] found in

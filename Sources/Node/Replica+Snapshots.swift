@@ -84,10 +84,14 @@ extension Replica {
     /// How long a snapshot that nobody takes is kept for the next, or for one that comes back.
     private static let spoolKept: Nanoseconds = 60_000_000_000
 
-    /// All snapshots that take room on the disk: the last one, and older ones that somebody is still taking.
-    var spools: [Spool] {
-        let taken = backups.values.map(\.spool) + transfers.values.compactMap(\.spool)
-        return taken.reduce(into: spool.map { [$0] } ?? []) { known, spool in
+    /// The snapshots that somebody takes. The last one that was made goes when the next is, unless it is one of them.
+    private var takenSpools: [Spool] { distinct(backups.values.map(\.spool) + transfers.values.compactMap(\.spool)) }
+
+    /// All snapshots that take room on the disk.
+    var spools: [Spool] { distinct(takenSpools + (spool.map { [$0] } ?? [])) }
+
+    private func distinct(_ spools: [Spool]) -> [Spool] {
+        spools.reduce(into: []) { known, spool in
             if !known.contains(where: { $0 === spool }) { known.append(spool) }
         }
     }
@@ -154,7 +158,7 @@ extension Replica {
 
     /// Lets go of a snapshot that nobody wanted for a while, and tells how far those go that are under way.
     func tendSnapshots() {
-        if !transfers.isEmpty { spoolUsedAt = core.now }
+        if transfers.values.contains(where: { $0.spool === spool }) { spoolUsedAt = core.now }
         if spool != nil, core.now - spoolUsedAt > Self.spoolKept { spool = nil }
         if !backups.isEmpty { backups = backups.filter { core.now - $0.value.usedAt <= Self.spoolKept } }
         if let last = receiving?.at, core.now - last > Self.receivingKept {
@@ -203,15 +207,17 @@ extension Replica {
     /// Begins the snapshots of clients whose index is durable by now.
     func beginBackups() {
         guard !backupWaiters.isEmpty else { return }
-        let ready = backupWaiters.filter { $0.index <= lastReport.durableIndex }
-        backupWaiters.removeAll { $0.index <= lastReport.durableIndex }
-        for (index, waiter) in ready {
-            guard damage?.kind != .wrong else {
-                refuse(waiter, .corrupt)
+        let waiting = backupWaiters
+        backupWaiters = []
+        for (index, waiter, deadline) in waiting {
+            guard deadline > core.now else {
+                refuse(waiter, .deadlinePassed)
                 continue
             }
-            guard spool(covering: index) != nil || spools.count < Self.spoolsMax else {
-                refuse(waiter, .busy)
+            guard index <= lastReport.durableIndex,
+                spool(covering: index) != nil || takenSpools.count < Self.spoolsMax
+            else {
+                backupWaiters.append((index, waiter, deadline))
                 continue
             }
             withSpool(covering: index) { [unowned self] result in
@@ -223,6 +229,13 @@ extension Replica {
                 scheduleTurn()
             }
         }
+    }
+
+    /// Nobody gets a snapshot of a state that goes no further.
+    func refuseBackups() {
+        let waiting = backupWaiters
+        backupWaiters = []
+        for (_, waiter, _) in waiting { refuse(waiter, .corrupt) }
     }
 
     func readBackup(_ number: UInt32, for waiter: Waiter) {

@@ -78,7 +78,7 @@ final class Replica {
 
     /// Snapshots that clients take, by connection, and those that wait until one can be made that covers an index.
     var backups: [UInt64: Backup] = [:]
-    var backupWaiters: [(index: Index, waiter: Waiter)] = []
+    var backupWaiters: [(index: Index, waiter: Waiter, deadline: Nanoseconds)] = []
 
     // MARK: damage
 

@@ -40,6 +40,7 @@ struct SnapshotFetch: Sendable {
         allot: () async throws -> UInt64, use: (SnapshotMetadata, _ stateNumber: UInt64) async throws -> String?
     ) async throws {
         var said = ""
+        var refusal = ""
         // Of what won't do, nobody sends the like twice.
         var refused: Index = 0
         while true {
@@ -51,17 +52,20 @@ struct SnapshotFetch: Sendable {
                 let metadata: SnapshotMetadata
                 do { metadata = try await take(from: member.address, client, number, behind: refused) } catch {
                     DataDirectory.remove(DataDirectory.statePath(in: directory, number))
-                    try Task.checkCancellation()
-                    if error is NothingNew { reason = said } else { reason = "member \(member.id): \(error)" }
+                    if Task.isCancelled {
+                        await client.close()
+                        throw CancellationError()
+                    }
+                    if error is NothingNew { reason = refusal } else { reason = "member \(member.id): \(error)" }
                     continue
                 }
-                guard let refusal = try await use(metadata, number) else {
+                guard let unfit = try await use(metadata, number) else {
                     await client.close()
                     return logger.notice(
                         "repaired", metadata: ["from": "\(member.id)", "index": "\(metadata.index)"])
                 }
                 refused = max(refused, metadata.index)
-                reason = refusal
+                (refusal, reason) = (unfit, unfit)
             }
             await client.close()
             if said != reason { logger.warning("no sound copy yet", metadata: ["reason": "\(reason)"]) }
