@@ -81,7 +81,8 @@ final class Workload {
     func run(operations: Int) throws {
         while powercut_count() < operations {
             switch Int.random(in: 0..<100, using: &generator) {
-            case 0: try installSnapshot()
+            case 0: try installSnapshot(keepingTail: false)
+            case 6: try installSnapshot(keepingTail: true)
             case 5: try rewriteState()
             case 1..<5: try overwriteTail()
             default: try append(count: Int.random(in: 1...80, using: &generator))
@@ -224,12 +225,18 @@ final class Workload {
         DataDirectory.removeStates(in: root) { $0 < number }
     }
 
-    /// The others went on without this member, and send it their state.
-    private func installSnapshot() throws {
+    /// The others send this member their state: they went on without it, or they have what its log has, which goes on behind.
+    private func installSnapshot(keepingTail: Bool) throws {
         try commitEverything()
-        term += 1
-        _ = try add(Int.random(in: 1...30, using: &generator))
-        try execute(on: others, through: lastIndex) { digests[others.applied.index] = others.applied.digest }
+        let count = Int.random(in: 1...30, using: &generator)
+        if keepingTail {
+            write(try add(count))
+            try waitForWrites()
+        } else {
+            term += 1
+            commit = try add(count).upperBound - 1
+            try execute(on: others, through: commit) { digests[others.applied.index] = others.applied.digest }
+        }
         try others.commit()
         let view = try StateView(others.environment)
         let spool = try Spool(of: view, in: scratch, reserve: 0)
@@ -249,11 +256,10 @@ final class Workload {
         try DataDirectory.sync(path)
         try DataDirectory.sync(root)
         number += 1
-        commit = lastIndex
         writer.send(
             .init(
                 write: Write(
-                    number: number, hardState: hardState, snapshot: metadata,
+                    number: number, hardState: hardState, snapshot: metadata, keepsTail: keepingTail,
                     entries: lastIndex + 1..<lastIndex + 1),
                 records: [], stateNumber: stateNumber))
         try waitForWrites()
