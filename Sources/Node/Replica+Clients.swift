@@ -73,13 +73,19 @@ extension Replica {
         case .leaseRead: queue(.lease)
         case .staleRead:
             var query = frame.body
-            guard let age = query.readInteger(as: UInt32.self) else { return malformed() }
+            guard let age = query.readInteger(as: UInt32.self) else {
+                malformed()
+                break
+            }
             queue(.stale(ageMax: age), query)
         case .openSnapshot: queue(.snapshot)
         case .readSnapshot:
             guard frame.body.readableBytes == 4,
                 let number = frame.body.getInteger(at: frame.body.readerIndex, as: UInt32.self)
-            else { return malformed() }
+            else {
+                malformed()
+                break
+            }
             queue(.piece(number))
         case .verify: verify(for: waiter)
         case .rewriteState: damage == nil ? rewriteState(for: waiter) : refuse(waiter, .corrupt)

@@ -11,7 +11,8 @@ import WireProtocol
 /// A running member on its event loop: it owns the core, the recent entries and all that waits for an answer.
 ///
 /// One turn of the loop reads everything that arrived, takes one output of the core, and flushes each connection once.
-/// It touches neither LMDB nor the disk, but for the mark that says that its state is damaged. Not `Sendable`: everything here happens on the loop's thread.
+/// It touches neither LMDB nor the disk, but for the mark that says that its state is damaged. Not `Sendable`: everything
+/// here happens on the loop's thread.
 final class Replica {
     let loop: any EventLoop
     let identity: Identity

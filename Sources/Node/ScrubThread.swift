@@ -118,8 +118,9 @@ final class ScrubThread: Sendable {
                 if pace.isStopped { throw .store(ECANCELED) }
             } catch {
                 // What was compacted meanwhile is no loss: on behind it.
-                guard case .corruptEntry(let index) = error, try index <= log.compactedIndex() else { throw error }
-                next = try log.compactedIndex() + 1
+                let compacted = try log.compactedIndex()
+                guard case .corruptEntry(let index) = error, index <= compacted else { throw error }
+                next = compacted + 1
             }
         }
     }

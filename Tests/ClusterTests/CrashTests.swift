@@ -113,14 +113,17 @@ struct CrashTests {
         let client = cluster.client()
         // More than one transaction of the import takes.
         var content = (0..<1 << 20).map { _ in UInt8.random(in: 0...255) }
+        var last: UInt64 = 0
         for number in 0..<35 {
             content[0] = UInt8(number)
-            _ = try await client.put("/f\(number)", content)
+            last = try await client.put("/f\(number)", content)
         }
+        // A snapshot holds what is durable.
         #expect(
             await cluster.condition {
-                try await client.status().filter { $0.role != "unreachable" }
-                    .allSatisfy { $0.statistics["log_first_index"] ?? 0 > 20 }
+                try await client.status().filter { $0.role != "unreachable" }.allSatisfy {
+                    $0.statistics["log_first_index"] ?? 0 > 20 && $0.statistics["durable_index"] ?? 0 >= last
+                }
             })
         try cluster.start(lagging, crashingAt: CrashPoint.importStep.rawValue)
         #expect(await cluster.condition { !cluster.isRunning(lagging) }, "member \(lagging) got no large snapshot")
