@@ -26,14 +26,14 @@ struct BackupTests {
         for from in [[], ["--from", cluster.addresses[try await cluster.leader() - 1]]] {
             last += 1
             _ = try await client.put("/last", Array("\(last)".utf8))
-            let saved = try cluster.run("banyan", ["--nodes", nodes, "snapshot", "save", file] + from)
+            let saved = try await cluster.run("banyan", ["--nodes", nodes, "snapshot", "save", file] + from)
             #expect(saved.code == 0, "\(saved.errors)")
         }
         writer.cancel()
         try await writer.value
         await client.close()
         #expect(!FileManager.default.fileExists(atPath: file + ".part"))
-        let inspected = try cluster.run("banyan", ["snapshot", "inspect", file, "--json"])
+        let inspected = try await cluster.run("banyan", ["snapshot", "inspect", file, "--json"])
         #expect(inspected.code == 0 && inspected.output.contains("\"digest\""))
 
         let other = try TestCluster(members: 1)
@@ -48,7 +48,7 @@ struct BackupTests {
         await restored.close()
         // It is a member like any other from now on, and no other snapshot goes over it.
         try other.signal(1, SIGTERM)
-        let again = try other.run("banyand", ["--data", other.directory(1), "--restore", file])
+        let again = try await other.run("banyand", ["--data", other.directory(1), "--restore", file])
         #expect(again.code == 1 && again.errors.contains("belongs to a member already"), "\(again.errors)")
         try other.start(1)
         _ = try await other.leader()
@@ -65,7 +65,8 @@ struct BackupTests {
         await client.close()
         let folder = cluster.folder
         let file = folder.appendingPathComponent("saved")
-        #expect(try cluster.run("banyan", ["--nodes", cluster.addresses[0], "snapshot", "save", file.path]).code == 0)
+        #expect(
+            try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "snapshot", "save", file.path]).code == 0)
         let sound = try Data(contentsOf: file)
         var changed = sound
         changed[sound.count / 2] ^= 4
@@ -80,14 +81,14 @@ struct BackupTests {
         for (name, bytes, reason) in bad {
             let path = folder.appendingPathComponent(name)
             try bytes.write(to: path)
-            let inspected = try cluster.run("banyan", ["snapshot", "inspect", path.path])
+            let inspected = try await cluster.run("banyan", ["snapshot", "inspect", path.path])
             #expect(inspected.code == 1 && inspected.errors.contains(reason), "\(name): \(inspected.errors)")
             let data = folder.appendingPathComponent("data-\(name)").path
-            let restored = try cluster.run("banyand", ["--data", data, "--restore", path.path])
+            let restored = try await cluster.run("banyand", ["--data", data, "--restore", path.path])
             #expect(restored.code == 1 && restored.errors.contains(reason), "\(name): \(restored.errors)")
             #expect(!FileManager.default.fileExists(atPath: data + "/state-1"))
             // Nothing of it is in the way of a sound one.
-            #expect(try cluster.run("banyand", ["--data", data, "--restore", "/none"]).code == 1)
+            #expect(try await cluster.run("banyand", ["--data", data, "--restore", "/none"]).code == 1)
         }
     }
 }

@@ -38,7 +38,7 @@ struct BadInputTests {
             (["mv", "/d/file", "/d/x", "--if-revision", "1"], 4, "at revision \(revision)"),
         ]
         for (arguments, code, part) in wrong {
-            let result = try cluster.run("banyan", ["--nodes", cluster.addresses[0]] + arguments)
+            let result = try await cluster.run("banyan", ["--nodes", cluster.addresses[0]] + arguments)
             #expect(result.code == code, "banyan \(arguments.joined(separator: " ").prefix(60)): \(result.errors)")
             #expect(result.errors.contains(part), "\(result.errors)")
             #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
@@ -68,7 +68,7 @@ struct BadInputTests {
             ("banyan-load", ["--clients", "0"], 2),
         ]
         for (program, arguments, code) in wrong {
-            let result = try cluster.run(program, arguments)
+            let result = try await cluster.run(program, arguments)
             #expect(result.code == code, "\(program) \(arguments): \(result.errors)")
             #expect(result.errors.split(separator: "\n").count == 1, "\(program) \(arguments): \(result.errors)")
             #expect(result.errors.hasPrefix("\(program): "), "\(result.errors)")
@@ -93,19 +93,19 @@ struct BadInputTests {
             (["--data", empty, "--listen", cluster.addresses[0]], "can't listen"),
         ]
         for (arguments, part) in wrong {
-            let result = try cluster.run("banyand", arguments)
+            let result = try await cluster.run("banyand", arguments)
             #expect(result.code == 1, "\(arguments): \(result.errors)")
             #expect(result.errors.contains(part), "\(arguments): \(result.errors)")
         }
         #expect(try FileManager.default.contentsOfDirectory(atPath: foreign.path) == ["thesis.txt"])
         try cluster.signal(1, SIGTERM)
-        let otherID = try cluster.run("banyand", ["--data", used, "--id", "2", "--cluster", list])
+        let otherID = try await cluster.run("banyand", ["--data", used, "--id", "2", "--cluster", list])
         #expect(otherID.code == 1)
         #expect(otherID.errors.contains("belongs to member 1"), "\(otherID.errors)")
         // A log that is not one.
         let log = URL(fileURLWithPath: used).appendingPathComponent("log/data.mdb")
         try Data(repeating: 0x55, count: 1 << 16).write(to: log)
-        let damaged = try cluster.run("banyand", ["--data", used])
+        let damaged = try await cluster.run("banyand", ["--data", used])
         #expect(damaged.code == 1)
         #expect(damaged.errors.contains("not a log of Banyan's"), "\(damaged.errors)")
     }
@@ -308,7 +308,7 @@ struct BadInputTests {
         #expect(number > 1)
         #expect(try Self.frames(1, from: held[2]).first?.kind == .result)
         let saved = cluster.folder.appendingPathComponent("saved").path
-        let result = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "snapshot", "save", saved])
+        let result = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "snapshot", "save", saved])
         #expect(result.code == 0, "\(result.errors)")
         await client.close()
     }
@@ -338,7 +338,7 @@ struct BadInputTests {
         let cluster = try await TestCluster.start(members: 1)
         let data = cluster.folder.appendingPathComponent("again").path
         for _ in 0..<2 {
-            let result = try cluster.run("banyand", ["--data", data, "--listen", cluster.addresses[0]])
+            let result = try await cluster.run("banyand", ["--data", data, "--listen", cluster.addresses[0]])
             #expect(result.code == 1)
             #expect(result.errors.contains("can't listen"), "\(result.errors)")
         }
@@ -346,7 +346,7 @@ struct BadInputTests {
         try three.start(1, isNew: true)
         #expect(await three.condition { try three.log(1).contains("waiting for the other members") })
         try three.signal(1, SIGTERM)
-        let other = try three.run(
+        let other = try await three.run(
             "banyand", ["--data", three.directory(1), "--id", "1", "--cluster", "1=127.0.0.1:1,2=127.0.0.1:2"])
         #expect(other.code == 1)
         #expect(other.errors.contains("was started for --cluster"), "\(other.errors)")
@@ -380,7 +380,7 @@ struct BadInputTests {
     func loadWithoutCluster() async throws {
         let cluster = try TestCluster(members: 1)
         for workload in ["put", "get"] {
-            let result = try cluster.run(
+            let result = try await cluster.run(
                 "banyan-load",
                 ["--nodes", cluster.addresses[0], "--workload", workload, "--duration", "1s", "--warmup", "0s"])
             #expect(result.code == 5, "\(result.errors)")
@@ -408,10 +408,11 @@ struct BadInputTests {
         let file = cluster.folder.appendingPathComponent("file")
         try Data("old".utf8).write(to: file)
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: file.path)
-        #expect(try cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", link]).code == 0)
+        #expect(
+            try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", link]).code == 0)
         #expect(try Data(contentsOf: file) == Data(content))
         #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link) == file.path)
-        let full = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", "/dev/full"])
+        let full = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", "/dev/full"])
         #expect(full.code == 1)
         #expect(full.errors.contains("No space left"), "\(full.errors)")
         await client.close()

@@ -42,9 +42,9 @@ struct ChaosTests {
         }
         print("chaos: \(done.map { "\($0.key) \($0.value)" }.sorted().joined(separator: ", "))")
         try recover(cluster)
-        load.waitUntilExit()
+        try await load.ended()
         #expect(load.terminationStatus == 0, "the load tool failed; the history is in \(history)")
-        let check = try cluster.run("banyan-sim", ["--check", history])
+        let check = try await cluster.run("banyan-sim", ["--check", history])
         if check.code != 0 {
             let kept = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-chaos-\(seed).jsonl")
             try? FileManager.default.copyItem(atPath: history, toPath: kept.path)

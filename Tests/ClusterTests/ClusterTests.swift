@@ -56,11 +56,12 @@ struct ClusterTests {
         try cluster.signal(others[0], SIGKILL)
         let nodes = cluster.addresses.joined(separator: ",")
         let put = ["--nodes", nodes, "--timeout", "2s", "put", "/a", "/proc/self/cmdline"]
-        let refused = try cluster.run("banyan", put)
+        let refused = try await cluster.run("banyan", put)
         #expect(refused.code == 5, "\(refused.errors)")
         try cluster.start(others[0])
         _ = try await cluster.leader()
-        let done = try cluster.run("banyan", ["--nodes", nodes, "--timeout", "10s", "put", "/a", "/proc/self/cmdline"])
+        let done = try await cluster.run(
+            "banyan", ["--nodes", nodes, "--timeout", "10s", "put", "/a", "/proc/self/cmdline"])
         #expect(done.code == 0, "\(done.errors)")
     }
 
@@ -135,12 +136,12 @@ struct ClusterTests {
         let nodes = ["--nodes", cluster.addresses.joined(separator: ",")]
         for _ in 0..<6 {
             let target = leader % 3 + 1
-            let result = try cluster.run("banyan", nodes + ["leader", "transfer", "\(target)"])
+            let result = try await cluster.run("banyan", nodes + ["leader", "transfer", "\(target)"])
             #expect(result.code == 0, "\(result.errors)")
             #expect(result.output.hasPrefix("member \(target) "), "\(result.output)")
             leader = target
         }
-        #expect(try cluster.run("banyan", nodes + ["leader", "transfer", "9"]).code == 3)
+        #expect(try await cluster.run("banyan", nodes + ["leader", "transfer", "9"]).code == 3)
         writer.cancel()
         #expect(try await writer.value >= 50)
         let term = try await client.status().map(\.term).max() ?? 0
@@ -201,10 +202,10 @@ struct ClusterTests {
         try FileManager.default.removeItem(atPath: cluster.directory(2))
         let list = cluster.ports.enumerated().map { "\($0 + 1)=127.0.0.1:\($1)" }.joined(separator: ",")
         let arguments = ["--data", cluster.directory(2), "--id", "2", "--cluster", list]
-        let bare = try cluster.run("banyand", arguments)
+        let bare = try await cluster.run("banyand", arguments)
         #expect(bare.code == 1)
         #expect(bare.errors.contains("--bootstrap"))
-        let bootstrapped = try cluster.run("banyand", arguments + ["--bootstrap"])
+        let bootstrapped = try await cluster.run("banyand", arguments + ["--bootstrap"])
         #expect(bootstrapped.code == 1)
         #expect(bootstrapped.errors.contains("another directory"), "\(bootstrapped.errors)")
     }
@@ -247,13 +248,13 @@ struct ClusterTests {
         let push = try cluster.begin("banyan", ["--nodes", nodes, "mirror", "push", source.path, "/mirror"])
         while (try? await client.stat("/mirror/d0/e0")) == nil, push.isRunning { await Task.yield() }
         try cluster.signal(leader, SIGKILL)
-        push.waitUntilExit()
+        try await push.ended()
         #expect(push.terminationStatus == 0)
         try cluster.start(leader)
         try await expectEqualDigests(cluster, client)
         for (number, address) in cluster.addresses.enumerated() {
             let copy = cluster.folder.appendingPathComponent("copy-\(number)")
-            let pull = try cluster.run("banyan", ["--nodes", address, "mirror", "pull", "/mirror", copy.path])
+            let pull = try await cluster.run("banyan", ["--nodes", address, "mirror", "pull", "/mirror", copy.path])
             #expect(pull.code == 0, "\(pull.errors)")
             #expect(FileManager.default.contentsEqual(atPath: source.path, andPath: copy.path))
         }
@@ -267,13 +268,13 @@ struct ClusterTests {
         let follower = cluster.addresses[leader % 3]
         let client = cluster.client()
         for name in ["a", "b", "c"] { _ = try await client.put("/py/\(name)", Array("of \(name)".utf8)) }
-        #expect(try cluster.python(["\(follower)", "get", "/py/b"]).output == "of b")
-        let list = try cluster.python([follower, "ls", "/py"]).output.split(separator: "\n")
+        #expect(try await cluster.python(["\(follower)", "get", "/py/b"]).output == "of b")
+        let list = try await cluster.python([follower, "ls", "/py"]).output.split(separator: "\n")
         #expect(list.map { $0.split(separator: " ").first } == ["a", "b", "c"])
-        #expect(try cluster.python([follower, "put", "/py/empty"]).code == 0)
+        #expect(try await cluster.python([follower, "put", "/py/empty"]).code == 0)
         #expect(try await client.get("/py/empty").content == [])
-        #expect(try cluster.python([follower, "rm", "/py/b"]).code == 0)
-        #expect(try cluster.python([follower, "get", "/py/b"]).errors == "result code 4\n")
+        #expect(try await cluster.python([follower, "rm", "/py/b"]).code == 0)
+        #expect(try await cluster.python([follower, "get", "/py/b"]).errors == "result code 4\n")
         await client.close()
     }
 
@@ -288,23 +289,20 @@ struct ClusterTests {
             (["rm", "-r", "/d"], 0),
         ]
         for (arguments, code) in expected {
-            let result = try cluster.run("banyan", nodes + arguments)
+            let result = try await cluster.run("banyan", nodes + arguments)
             #expect(result.code == code, "banyan \(arguments): \(result.errors)")
         }
     }
 
     /// Waits until all members have applied the same index, and compares what they hold.
     private func expectEqualDigests(_ cluster: TestCluster, _ client: BanyanClient) async throws {
-        let end = ContinuousClock.now + .seconds(30)
-        while ContinuousClock.now < end {
-            let members = try await client.status()
-            if members.count == 3, Set(members.map(\.appliedIndex)).count == 1,
-                members.allSatisfy({ $0.role != "unreachable" })
-            {
-                #expect(Set(members.map(\.digest)).count == 1, "\(members)")
-                return
-            }
+        var members: [MemberReport] = []
+        let isLevel = await cluster.condition(within: .seconds(30)) {
+            members = try await client.status()
+            return members.count == 3 && Set(members.map(\.appliedIndex)).count == 1
+                && members.allSatisfy { $0.role != "unreachable" }
         }
-        Issue.record("the members did not reach the same index; see \(cluster.folder.path)")
+        #expect(isLevel, "the members did not reach the same index; see \(cluster.folder.path)")
+        #expect(Set(members.map(\.digest)).count == 1, "\(members)")
     }
 }

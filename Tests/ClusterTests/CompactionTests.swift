@@ -45,18 +45,18 @@ struct CompactionTests {
         let load = try cluster.begin(
             "banyan-load", ["--nodes", nodes, "--clients", "4", "--files", "100", "--duration", "600s"])
         #expect(await cluster.condition { try await client.list("/load/d1").entries.count > 0 })
-        let result = try cluster.run(
+        let result = try await cluster.run(
             "banyan", ["--nodes", nodes, "compact", "--all", "--json"])
         #expect(load.isRunning)
         load.terminate()
-        load.waitUntilExit()
+        try await load.ended()
         #expect(result.code == 0, "\(result.output)\(result.errors)")
         for member in 1...3 {
             #expect(try await stateBytes(cluster, member) < 3 << 20, "\(result.output)")
         }
         #expect(try await client.get("/kept").content == Array("kept".utf8))
         #expect(await cluster.membersAgree(client))
-        #expect(try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0)
+        #expect(try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0)
         // The copies are what a member starts with.
         for member in 1...3 {
             try cluster.signal(member, SIGKILL)
@@ -66,7 +66,7 @@ struct CompactionTests {
             #expect(!FileManager.default.fileExists(atPath: cluster.directory(member) + "/state-1"))
         }
         await client.close()
-        let unknown = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "compact", "9"])
+        let unknown = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "compact", "9"])
         #expect(unknown.code == 3 && unknown.errors.contains("member 9"))
     }
 
@@ -89,9 +89,9 @@ struct CompactionTests {
             "banyan-load",
             ["--nodes", nodes, "--clients", "16", "--files", "100", "--directories", "1", "--duration", "600s"])
         #expect(await cluster.condition { try await client.list("/load/d0").entries.count > 90 })
-        let result = try cluster.run("banyan", ["--nodes", nodes, "compact", "\(member)"])
+        let result = try await cluster.run("banyan", ["--nodes", nodes, "compact", "\(member)"])
         load.terminate()
-        load.waitUntilExit()
+        try await load.ended()
         #expect(result.code != 0 && !cluster.isRunning(member), "\(result.output)\(result.errors)")
         _ = try await client.put("/after", Array("after".utf8))
         try cluster.start(member)
@@ -99,7 +99,7 @@ struct CompactionTests {
         let own = BanyanClient(nodes: [cluster.addresses[member - 1]], timeout: .seconds(10))
         #expect(try await own.get("/kept").content == Array("kept".utf8))
         await own.close()
-        #expect(try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0)
+        #expect(try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0)
         let states = try FileManager.default.contentsOfDirectory(atPath: cluster.directory(member))
         #expect(states.count { $0.hasPrefix("state-") } == 1, "\(states)")
         await client.close()

@@ -191,7 +191,7 @@ struct CrashTests {
             }
         }
         #expect(isRefused, "puts are still taken")
-        let result = try cluster.run(
+        let result = try await cluster.run(
             "banyan", ["--nodes", cluster.addresses.joined(separator: ","), "mkdir", "/new"])
         #expect(result.code == 1 && result.errors.contains("nearly full"), "\(result.errors)")
         _ = try await client.remove("/d/kept")
@@ -207,16 +207,16 @@ struct CrashTests {
     }
 
     @Test("a power cut at any moment loses nothing that was acknowledged, unless the disk lies")
-    func powerCut() throws {
+    func powerCut() async throws {
         let cluster = try TestCluster(members: 1)
         let arguments = ["--recoveries", "50", "--folder", cluster.folder.path]
-        let result = try cluster.run("banyan-powercut", arguments)
+        let result = try await cluster.run("banyan-powercut", arguments)
         #expect(result.code == 0, "\(result.output)\(result.errors)")
         #expect(result.output.contains("50 recoveries"))
-        let full = try cluster.run("banyan-powercut", arguments + ["--full-disk"])
+        let full = try await cluster.run("banyan-powercut", arguments + ["--full-disk"])
         #expect(full.code == 0, "\(full.output)\(full.errors)")
         // A check that can't fail is worth nothing.
-        let lying = try cluster.run("banyan-powercut", arguments + ["--lying-disk"])
+        let lying = try await cluster.run("banyan-powercut", arguments + ["--lying-disk"])
         #expect(lying.code == 1 && lying.output.contains("recovery after operation"), "\(lying.output)")
     }
 }

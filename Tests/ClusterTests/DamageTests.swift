@@ -50,7 +50,7 @@ struct DamageTests {
         await own.close()
         #expect(try await client.get("/d/99").content == Array("content 99".utf8))
         let isSound = await cluster.condition {
-            try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0
+            try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0
         }
         #expect(isSound)
         await client.close()
@@ -73,7 +73,7 @@ struct DamageTests {
         try FileManager.default.removeItem(atPath: log)
         try FileManager.default.moveItem(atPath: old, toPath: log)
         let process = try cluster.start(member)
-        process.waitUntilExit()
+        try await process.ended()
         #expect(process.terminationStatus == 1)
         let said = try cluster.log(member)
         #expect(said.contains("member replace"), "\(said)")
@@ -106,7 +106,7 @@ struct DamageTests {
         // What is in memory yet is written within a second.
         let state = cluster.directory(leader) + "/state-1/data.mdb"
         #expect(await cluster.condition { try flip(state) > 0 })
-        let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        let found = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(found.code == 1 && found.output.contains("DAMAGED"), "\(found.output)\(found.errors)")
         try await waitUntilRepaired(cluster, leader)
     }
@@ -128,7 +128,7 @@ struct DamageTests {
         let cluster = try await cluster()
         let member = try await cluster.leader()
         #expect(try flip(cluster.directory(member) + "/log/data.mdb") > 0)
-        _ = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        _ = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(await cluster.condition { try cluster.log(member).contains("the log begins behind a damaged entry") })
         #expect(try await cluster.leader() == member)
         try await waitUntilRepaired(cluster, member)
@@ -187,14 +187,14 @@ struct DamageTests {
         try cluster.start(member, crashingAt: point.rawValue)
         #expect(
             await cluster.condition {
-                _ = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+                _ = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
                 return !cluster.isRunning(member)
             }, "the member never came to \(point.rawValue)")
         try cluster.start(member)
         let client = cluster.client()
         #expect(
             await cluster.condition {
-                try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0
+                try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 0
             })
         #expect(await cluster.membersAgree(client))
         #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
@@ -214,7 +214,7 @@ struct DamageTests {
         let state = cluster.directory(leader) + "/state-1/data.mdb"
         #expect(await cluster.condition { try flip(state) > 0 })
         let process = try cluster.processID(leader)
-        #expect(try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 1)
+        #expect(try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 1)
         #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
         for number in 0..<50 { _ = try await client.put("/d/\(number)", Array("content \(number)".utf8)) }
         #expect(await cluster.condition { try cluster.log(leader).contains("repaired") })
@@ -238,7 +238,7 @@ struct DamageTests {
         }
         for id in 1...2 { try cluster.start(id) }
         _ = try await cluster.leader()
-        let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        let found = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(found.code == 1, "\(found.output)")
         for id in 1...2 { #expect(await cluster.condition { try cluster.log(id).contains("no sound copy yet") }) }
         #expect(try await client.get("/d/sound").content == [7])
@@ -272,7 +272,7 @@ struct DamageTests {
         await #expect(throws: BanyanError.self) { try await client.put("/d/after", [1]) }
         await #expect(throws: BanyanError.self) { try await client.get("/d/marked") }
         for id in 1...3 { #expect(cluster.isRunning(id)) }
-        let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        let found = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(found.code == 1 && found.output.components(separatedBy: "DAMAGED").count == 4, "\(found.output)")
         // The state that was there stays, for whoever can mend it.
         try cluster.signal(3, SIGTERM)
@@ -318,7 +318,7 @@ struct DamageTests {
         try cluster.start(1)
         #expect(await cluster.condition { try cluster.log(1).contains("no sound copy yet") })
         #expect(FileManager.default.fileExists(atPath: mark))
-        _ = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+        _ = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(await cluster.condition { !FileManager.default.fileExists(atPath: mark) })
         #expect(try cluster.log(1).contains("a second look finds no damage"))
     }
@@ -368,7 +368,7 @@ struct DamageTests {
         }
         try cluster.start(member)
         let found = await cluster.condition {
-            let found = try cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
+            let found = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
             return found.code == 1 && found.output.contains("do not add up")
         }
         #expect(found)

@@ -24,10 +24,10 @@ struct LoadToolTests {
 
     private func load(
         _ cluster: TestCluster, _ arguments: [String]
-    ) throws -> (report: Report?, code: Int32, errors: String) {
+    ) async throws -> (report: Report?, code: Int32, errors: String) {
         let json = cluster.folder.appendingPathComponent("load.json")
         try? FileManager.default.removeItem(at: json)
-        let result = try cluster.run(
+        let result = try await cluster.run(
             "banyan-load", ["--nodes", cluster.addresses.joined(separator: ","), "--json", json.path] + arguments)
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
@@ -40,7 +40,7 @@ struct LoadToolTests {
         let cluster = try await TestCluster.start(members: 3)
         let html = cluster.folder.appendingPathComponent("load.html").path
         let csv = cluster.folder.appendingPathComponent("load.csv").path
-        let (report, code, errors) = try load(
+        let (report, code, errors) = try await load(
             cluster,
             [
                 "--workload", "mixed", "--mix", "put=2,get=1,list=1", "--files", "200", "--directories", "4",
@@ -65,7 +65,7 @@ struct LoadToolTests {
     @Test("a closed loop keeps all its clients' requests apart: each that was under way at a fault ends in one way")
     func closedLoop() async throws {
         let cluster = try await TestCluster.start(members: 3)
-        let (report, code, errors) = try load(
+        let (report, code, errors) = try await load(
             cluster,
             [
                 "--clients", "8", "--files", "100", "--size", "2000", "--warmup", "0s", "--duration", "2s", "--during",
@@ -93,7 +93,7 @@ struct LoadToolTests {
         #expect(await cluster.condition { try await client.list("/load/d1").entries.count > 0 })
         await client.close()
         process.interrupt()
-        process.waitUntilExit()
+        try await process.ended()
         #expect(process.terminationStatus == 130)
         #expect(try String(contentsOfFile: json, encoding: .utf8).contains("operations_per_second"))
     }
@@ -108,12 +108,12 @@ struct LoadToolTests {
         let arguments = [
             "--clients", "4", "--files", "100", "--directories", "2", "--warmup", "0s", "--duration", "1s",
         ]
-        let strict = try load(cluster, arguments)
+        let strict = try await load(cluster, arguments)
         #expect(strict.code == 1)
         #expect(try #require(strict.report).refused > 0)
-        #expect(try load(cluster, arguments + ["--max-error-rate", "0.9"]).code == 0)
-        #expect(try load(cluster, ["--workload", "mixed"]).code == 2)
-        #expect(try load(cluster, ["--mix", "put=0"]).code == 2)
-        #expect(try load(cluster, ["--during", "kill-everybody@1s"]).code == 2)
+        #expect(try await load(cluster, arguments + ["--max-error-rate", "0.9"]).code == 0)
+        #expect(try await load(cluster, ["--workload", "mixed"]).code == 2)
+        #expect(try await load(cluster, ["--mix", "put=0"]).code == 2)
+        #expect(try await load(cluster, ["--during", "kill-everybody@1s"]).code == 2)
     }
 }

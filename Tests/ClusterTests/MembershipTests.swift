@@ -31,14 +31,14 @@ struct MembershipTests {
         let writer = Self.load(cluster, "growth")
         for id in 4...5 {
             try await cluster.join(id)
-            let added = try cluster.run(
+            let added = try await cluster.run(
                 "banyan", Self.nodes(cluster) + ["member", "add", "\(id)", cluster.addresses[id - 1]])
             #expect(added.code == 0, "\(added.errors)")
             #expect(added.output.contains("voter"), "\(added.output)")
         }
         #expect(try await client.members().filter { !$0.isLearner }.count == 5)
         let leader = try await cluster.leader()
-        let removed = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(leader)"])
+        let removed = try await cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(leader)"])
         #expect(removed.code == 0, "\(removed.errors)")
         writer.cancel()
         #expect(try await writer.value >= 50)
@@ -63,12 +63,12 @@ struct MembershipTests {
             try await cluster.join(id)
             try await client.change(.add(UInt64(id), address: cluster.addresses[id - 1]))
         }
-        let both = try cluster.run("banyan", Self.nodes(cluster) + ["member", "promote", "4", "5"])
+        let both = try await cluster.run("banyan", Self.nodes(cluster) + ["member", "promote", "4", "5"])
         #expect(both.code == 0, "\(both.errors)")
         #expect(try await client.members().filter { !$0.isLearner }.count == 5)
         let leader = try await cluster.leader()
         let others = (1...5).filter { $0 != leader }.prefix(2).map { "\($0)" }
-        let gone = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove"] + others)
+        let gone = try await cluster.run("banyan", Self.nodes(cluster) + ["member", "remove"] + others)
         #expect(gone.code == 0, "\(gone.errors)")
         #expect(try await client.members().count == 3)
         #expect(try cluster.log(leader).contains("joint=true"))
@@ -84,7 +84,8 @@ struct MembershipTests {
         let term = try await client.status().map(\.term).max() ?? 0
         let leader = try await cluster.leader()
         for other in [leader % 3 + 1] {
-            let gone = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(leader)", "\(other)"])
+            let gone = try await cluster.run(
+                "banyan", Self.nodes(cluster) + ["member", "remove", "\(leader)", "\(other)"])
             #expect(gone.code == 0, "\(gone.errors)")
         }
         let stays = try await cluster.leader(other: leader)
@@ -103,11 +104,11 @@ struct MembershipTests {
         let lost = try await cluster.leader() % 3 + 1
         try cluster.wipe(lost)
         let refused = try cluster.start(lost, isNew: true)
-        refused.waitUntilExit()
+        try await refused.ended()
         #expect(try cluster.log(lost).contains("banyan member replace \(lost)"))
         try await cluster.join(lost)
         let old = try await client.members().first { $0.id == UInt64(lost) }?.incarnation
-        let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "replace", "\(lost)"])
+        let result = try await cluster.run("banyan", Self.nodes(cluster) + ["member", "replace", "\(lost)"])
         #expect(result.code == 0, "\(result.errors)")
         let new = try await client.members().first { $0.id == UInt64(lost) }
         #expect(new?.isLearner == false)
@@ -136,7 +137,7 @@ struct MembershipTests {
             (["add", "4", "nowhere"], 1, "request"),
         ]
         for (arguments, code, part) in wrong {
-            let result = try cluster.run("banyan", Self.nodes(cluster) + ["member"] + arguments)
+            let result = try await cluster.run("banyan", Self.nodes(cluster) + ["member"] + arguments)
             #expect(result.code == code, "\(arguments): \(result.errors)")
             #expect(result.errors.contains(part), "\(arguments): \(result.errors)")
         }
@@ -145,13 +146,13 @@ struct MembershipTests {
         let leader = try await cluster.leader()
         let (stopped, other) = (leader % 3 + 1, (leader + 1) % 3 + 1)
         try cluster.signal(stopped, SIGKILL)
-        let unheard = try cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(other)"])
+        let unheard = try await cluster.run("banyan", Self.nodes(cluster) + ["member", "remove", "\(other)"])
         #expect(unheard.code == 1)
         #expect(unheard.errors.contains("no majority is heard"), "\(unheard.errors)")
         #expect(try await client.members() == before)
         await client.close()
         let alone = try await TestCluster.start(members: 1)
-        let last = try alone.run("banyan", Self.nodes(alone) + ["member", "remove", "1"])
+        let last = try await alone.run("banyan", Self.nodes(alone) + ["member", "remove", "1"])
         #expect(last.code == 1)
         #expect(last.errors.contains("last member that votes"), "\(last.errors)")
     }
@@ -165,7 +166,8 @@ struct MembershipTests {
         try cluster.signal(member, SIGTERM)
         try cluster.start(member, options: ["--listen", address])
         #expect(await cluster.condition { try cluster.log(member).contains("listening") })
-        let result = try cluster.run("banyan", Self.nodes(cluster) + ["member", "set-address", "\(member)", address])
+        let result = try await cluster.run(
+            "banyan", Self.nodes(cluster) + ["member", "set-address", "\(member)", address])
         #expect(result.code == 0, "\(result.errors)")
         _ = try await client.put("/moved", [1])
         let moved = BanyanClient(nodes: [address], timeout: .seconds(10))
@@ -206,7 +208,7 @@ struct MembershipTests {
         // A program that does not know the version can't take part any more, and says so.
         try before.signal(1, SIGTERM)
         let outdated = try before.start(1)
-        outdated.waitUntilExit()
+        try await outdated.ended()
         #expect(outdated.terminationStatus == 1)
         let reason = try before.log(1).suffix(400)
         #expect(reason.contains("version"), "\(reason)")
@@ -228,24 +230,24 @@ struct MembershipTests {
         for id in 1...3 { try cluster.signal(id, SIGKILL) }
         try FileManager.default.removeItem(atPath: cluster.directory(2))
         let kept = ["recover", "--data", cluster.directory(1)]
-        let shown = try cluster.run("banyan", kept)
+        let shown = try await cluster.run("banyan", kept)
         #expect(shown.code == 0, "\(shown.errors)")
-        let forced = try cluster.run("banyan", kept + ["--force-new-cluster"])
+        let forced = try await cluster.run("banyan", kept + ["--force-new-cluster"])
         #expect(forced.code == 0, "\(forced.errors)")
         #expect(forced.errors.contains("WARNING"))
-        #expect(try cluster.run("banyan", ["recover", "--data", cluster.folder.path]).code == 3)
+        #expect(try await cluster.run("banyan", ["recover", "--data", cluster.folder.path]).code == 3)
         try cluster.start(1)
         let alone = BanyanClient(nodes: [cluster.addresses[0]], timeout: .seconds(20))
         #expect(try await alone.get("/r/19").content == [19])
         #expect(try await alone.put("/r/new", [1]) > revision)
         // An old member learns that its cluster was given up, and stops.
         let old = try cluster.start(3)
-        old.waitUntilExit()
+        try await old.ended()
         #expect(old.terminationStatus == 1)
         #expect(try cluster.log(3).contains("given up"))
         // New ones join.
         try await cluster.join(2)
-        let added = try cluster.run(
+        let added = try await cluster.run(
             "banyan", ["--nodes", cluster.addresses[0], "--timeout", "20s", "member", "add", "2", cluster.addresses[1]])
         #expect(added.code == 0, "\(added.errors)")
         let second = BanyanClient(nodes: [cluster.addresses[1]], timeout: .seconds(10))
@@ -300,9 +302,9 @@ struct ConsistencyTests {
         await #expect(throws: BanyanError.noQuorum) { try await near.get("/c", .stale(maximumAge: .milliseconds(1))) }
         await #expect(throws: BanyanError.noQuorum) { try await near.get("/c", .lease) }
         let nodes = ["--nodes", cluster.addresses[follower - 1], "--timeout", "1s"]
-        #expect(try cluster.run("banyan", nodes + ["get", "/c", "--consistency", "stale"]).code == 0)
-        #expect(try cluster.run("banyan", nodes + ["get", "/c", "--consistency", "lease"]).code == 5)
-        #expect(try cluster.run("banyan", nodes + ["get", "/c", "--max-age", "1s"]).code == 2)
+        #expect(try await cluster.run("banyan", nodes + ["get", "/c", "--consistency", "stale"]).code == 0)
+        #expect(try await cluster.run("banyan", nodes + ["get", "/c", "--consistency", "lease"]).code == 5)
+        #expect(try await cluster.run("banyan", nodes + ["get", "/c", "--max-age", "1s"]).code == 2)
         await near.close()
         await client.close()
     }

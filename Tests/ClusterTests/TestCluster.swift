@@ -1,6 +1,7 @@
 import BanyanClient
 import CrashPoints
 import Foundation
+import Synchronization
 import Testing
 
 /// Real members as processes of their own, in a temporary folder and on ports that nobody else has.
@@ -125,14 +126,7 @@ final class TestCluster {
         try FileManager.default.removeItem(atPath: directory(id))
     }
 
-    func isRunning(_ id: Int) -> Bool {
-        guard let process = processes[id], process.isRunning else { return false }
-        // Foundation hears of an end when the last process closes a socket that others, which were begun at the same moment,
-        // may have got too. The system knows at once: a process that has ended is a zombie until somebody asks.
-        let status = try? String(contentsOfFile: "/proc/\(process.processIdentifier)/stat", encoding: .utf8)
-        let state = status?.split(separator: ")").last?.split(separator: " ").first
-        return state != nil && state != "Z"
-    }
+    func isRunning(_ id: Int) -> Bool { processes[id]?.isRunning ?? false }
 
     func processID(_ id: Int) throws -> Int32 {
         guard let process = processes[id], process.isRunning else {
@@ -160,16 +154,14 @@ final class TestCluster {
     /// Asks until a member leads, 30 s at most, and answers with its id.
     func leader(other than: Int = 0) async throws -> Int {
         let client = client(timeout: .seconds(1))
-        let end = ContinuousClock.now + .seconds(30)
-        while ContinuousClock.now < end {
-            let members = (try? await client.status()) ?? []
-            if let leader = members.first(where: { $0.role == "leader" && $0.id != than }) {
-                await client.close()
-                return Int(leader.id)
-            }
+        var leader: UInt64?
+        _ = await condition(within: .seconds(30)) {
+            leader = try await client.status().first { $0.role == "leader" && $0.id != than }?.id
+            return leader != nil
         }
         await client.close()
-        throw Failure(description: "no member leads; see \(folder.path)")
+        guard let leader else { throw Failure(description: "no member leads; see \(folder.path)") }
+        return Int(leader)
     }
 
     /// Whether one member leads and all others follow it.
@@ -188,45 +180,50 @@ final class TestCluster {
         }
     }
 
-    /// Asks until `holds` is true, and answers in time; false when it is not so within a minute.
-    func condition(_ holds: () async throws -> Bool) async -> Bool {
-        let end = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < end {
+    /// Asks until `holds` is true; false when it is not so in the end.
+    func condition(within limit: Duration = .seconds(60), _ holds: () async throws -> Bool) async -> Bool {
+        let end = ContinuousClock.now + limit
+        while true {
+            // Asked once more behind the end: tests that block their threads may have kept this one from asking at all.
+            let isOver = ContinuousClock.now >= end
             if (try? await holds()) == true { return true }
+            if isOver { return false }
             await Task.yield()
         }
-        return false
     }
 
     /// Runs a program to its end.
-    func run(_ name: String, _ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
-        try Self.run(Self.program(name), arguments)
+    func run(_ name: String, _ arguments: [String]) async throws -> (code: Int32, output: String, errors: String) {
+        try await Self.run(Self.program(name), arguments)
     }
 
     /// Runs the client in Python.
-    func python(_ arguments: [String]) throws -> (code: Int32, output: String, errors: String) {
+    func python(_ arguments: [String]) async throws -> (code: Int32, output: String, errors: String) {
         let client = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent().appendingPathComponent("fixtures/protocol/client.py")
-        return try Self.run(URL(fileURLWithPath: "/usr/bin/env"), ["python3", client.path] + arguments)
+        return try await Self.run(URL(fileURLWithPath: "/usr/bin/env"), ["python3", client.path] + arguments)
     }
 
     private static func run(
         _ program: URL, _ arguments: [String]
-    ) throws -> (code: Int32, output: String, errors: String) {
-        let process = Process()
-        process.executableURL = program
-        process.arguments = arguments
-        process.standardInput = FileHandle.nullDevice
-        let (output, errors) = (Pipe(), Pipe())
-        process.standardOutput = output
-        process.standardError = errors
-        try process.run()
-        let text = output.fileHandleForReading.readDataToEndOfFile()
-        let complaint = errors.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return (
-            process.terminationStatus, String(decoding: text, as: UTF8.self), String(decoding: complaint, as: UTF8.self)
-        )
+    ) async throws -> (code: Int32, output: String, errors: String) {
+        try await blocking {
+            let process = Process()
+            process.executableURL = program
+            process.arguments = arguments
+            process.standardInput = FileHandle.nullDevice
+            let (output, errors) = (Pipe(), Pipe())
+            process.standardOutput = output
+            process.standardError = errors
+            try process.run()
+            let text = output.fileHandleForReading.readDataToEndOfFile()
+            let complaint = errors.fileHandleForReading.readDataToEndOfFile()
+            process.waitUntilExit()
+            return (
+                process.terminationStatus, String(decoding: text, as: UTF8.self),
+                String(decoding: complaint, as: UTF8.self)
+            )
+        }
     }
 
     /// Starts a program that goes on beside the test.
@@ -251,24 +248,47 @@ final class TestCluster {
         return process
     }
 
-    /// Ports that the system just gave out, all held until the last is known.
+    private static let nextPort = Mutex(Int.random(in: 10_000..<30_000))
+
+    /// Ports that are free and that nobody else in this process gets. They lie below those that the system takes for
+    /// connections (from 32768): one of these could take a port before its member listens there.
     private static func freePorts(_ count: Int) throws -> [Int] {
-        var sockets: [Int32] = []
-        defer { for descriptor in sockets { close(descriptor) } }
-        return try (0..<count).map { _ in
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            sockets.append(descriptor)
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-            var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-            let isBound = withUnsafeMutablePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
-                }
+        try nextPort.withLock { port in
+            var free: [Int] = []
+            for _ in 0..<20_000 where free.count < count {
+                if canListen(port) { free.append(port) }
+                port = port < 29_999 ? port + 1 : 10_000
             }
-            guard isBound else { throw Failure(description: "the system gives no port") }
-            return Int(UInt16(bigEndian: address.sin_port))
+            guard free.count == count else { throw Failure(description: "there is no free port from 10000 to 29999") }
+            return free
         }
+    }
+
+    private static func canListen(_ port: Int) -> Bool {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
+        }
+    }
+}
+
+/// Does what blocks on a thread of its own: tests share as many threads as there are processors, and others wait on them.
+func blocking<Result: Sendable>(_ work: @escaping @Sendable () throws -> Result) async throws -> Result {
+    try await withCheckedThrowingContinuation { continuation in
+        Thread.detachNewThread { continuation.resume(with: .init(catching: work)) }
+    }
+}
+
+extension Process {
+    /// Waits for the end of a program that runs beside the test.
+    func ended() async throws {
+        try await blocking { self.waitUntilExit() }
     }
 }
