@@ -1,14 +1,15 @@
 import ArgumentParser
 import Foundation
 
-/// What storage costs a whole cluster: puts over a million files, a restart and a snapshot with a large tree, and the disk
+/// What storage costs a whole cluster: puts over a million files, a large delete, a restart and a snapshot with a large tree, and the disk
 /// after many puts.
 struct StorageBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "storage", abstract: "A million files, a restart, a snapshot, and the disk after many puts.",
-        discussion: "Each part alone with --only million, restart, snapshot or disk.")
+        commandName: "storage",
+        abstract: "A million files, a large delete, a restart, a snapshot, and the disk after many puts.",
+        discussion: "Each part alone with --only million, delete, restart, snapshot or disk.")
 
-    @Option(help: "One of million, restart, snapshot, disk.") var only: String?
+    @Option(help: "One of million, delete, restart, snapshot, disk.") var only: String?
     @Option(help: "MiB of the tree of restart and snapshot.") var tree = 1024
     @Option(help: "Millions of puts of disk.") var puts = 10
     @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
@@ -18,7 +19,7 @@ struct StorageBenchmark: ParsableCommand {
         let folder = try Folder(data)
         defer { folder.remove() }
         let parts: [(String, () throws -> Void)] = [
-            ("million", million), ("restart", restart), ("snapshot", snapshot), ("disk", disk),
+            ("million", million), ("delete", delete), ("restart", restart), ("snapshot", snapshot), ("disk", disk),
         ]
         for (name, part) in parts where only ?? name == name { try part() }
     }
@@ -37,6 +38,37 @@ struct StorageBenchmark: ParsableCommand {
             "million    1,000,000 files at random: \(Int(figures.operationsPerSecond)) puts/s, p99 "
                 + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms; resident "
                 + "\(members.residentMebibytes()) MiB")
+    }
+
+    /// What requests wait beside a delete of 300,000 files in one directory, and without it.
+    private func delete() throws {
+        let members = try members()
+        _ = try members.load([
+            "--workload", "put", "--clients", "256", "--files", "300000", "--directories", "1", "--fill", "--duration",
+            "1s",
+        ])
+        try members.banyan(["mv", "/load", "/removed"])
+        let mixed = ["--workload", "mixed", "--mix", "put=50,get=50", "--rate", "2000", "--files", "1000"]
+        let without = try members.load(mixed + ["--duration", "8s"])
+        let removal = Process()
+        removal.executableURL = URL(fileURLWithPath: "/bin/bash")
+        removal.arguments =
+            ["-c", #"sleep 3; exec "$@""#, "bash", members.program("banyan").path]
+            + ["rm", "-r", "/removed", "--nodes", members.nodes]
+        removal.standardOutput = FileHandle.nullDevice
+        try removal.run()
+        let beside = try members.load(mixed + ["--duration", "8s"])
+        removal.waitUntilExit()
+        guard removal.terminationStatus == 0 else {
+            throw BenchmarkError("banyan rm ended with \(removal.terminationStatus)")
+        }
+        say(
+            "delete     300,000 files of one directory beside 2,000 requests/s, ms: \(wait(beside)); without: \(wait(without))"
+        )
+    }
+
+    private func wait(_ figures: LoadFigures) -> String {
+        ["p50", "p99", "p999", "max"].map { "\($0) \(figures.latencyMs[$0] ?? 0)" }.joined(separator: ", ")
     }
 
     /// Writes a tree of files of 16 KiB, none of which compresses.

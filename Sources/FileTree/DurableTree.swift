@@ -4,10 +4,12 @@ import Raft
 /// The tree in an LMDB environment of its own: what a member's state thread owns.
 ///
 /// Commands are executed in memory; a second thread makes them durable, many at a time. `keepUp` bounds what waits for
-/// it, in commands and in bytes.
+/// it, in commands, in rows and in bytes.
 package final class DurableTree {
     /// What is executed and not yet on its way to the disk goes there when it is so much, or so old.
     package static let flushCommands = 16_384
+    /// One command may change many: reclaiming does.
+    static let flushRows = 32_768
     package static let flushBytes = 8 << 20
     static let flushAgeMax: Nanoseconds = 1_000_000_000
     /// While a flush is under way, commands are executed up to this many times those bounds.
@@ -62,7 +64,9 @@ package final class DurableTree {
 
     /// How much of what may be executed before the next flush begins was: 1 when it is due.
     private var load: Double {
-        max(Double(commands) / Double(Self.flushCommands), Double(bytes) / Double(Self.flushBytes))
+        max(
+            Double(commands) / Double(Self.flushCommands), Double(tree.store.changedRows) / Double(Self.flushRows),
+            Double(bytes) / Double(Self.flushBytes))
     }
 
     /// Begins a flush when one is due, and takes note of the end of one. To be called often.

@@ -15,6 +15,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     private var isAppliedWritten = true
     private var sessions: Sessions
     let directories = DirectoryCache()
+    var reclaimed = Reclaimed()
     /// The highest cluster version whose commands this tree executes.
     let knownVersion: UInt16
 

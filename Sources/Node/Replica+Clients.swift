@@ -256,7 +256,7 @@ extension Replica {
                 case .notLeader(let leader): leader == nil ? .noLeader : .notLeader
                 }
             for write in writes { refuse(write.waiter, code) }
-            reclaiming = nil
+            reclaiming = ReclaimSteps()
             raising = nil
             return
         }
@@ -283,7 +283,11 @@ extension Replica {
             window.append(record)
             sizes.append(UInt32(record.readableBytes))
             if write.waiter.isMember {
-                if write.waiter.requestID == Waiter.version.requestID { raising = index } else { reclaiming = index }
+                if write.waiter.requestID == Waiter.version.requestID {
+                    raising = index
+                } else {
+                    reclaiming.index = index
+                }
             } else {
                 proposed.append((index, write.waiter))
             }

@@ -153,11 +153,30 @@ extension Replica {
 
     /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between.
     func reclaimIfNeeded() {
-        guard core.role == .leader, lastReport.applied.orphans > 0, core.applied >= reclaiming ?? 0 else { return }
-        // Until it has an index of its own; the next one waits for it, and not for what clients propose behind it.
-        reclaiming = .max
+        guard core.role == .leader, lastReport.applied.orphans > 0,
+            reclaiming.isDue(applied: core.applied, now: Clock.now)
+        else { return }
         var command = ByteBuffer()
         Reclaim().write(to: &command)
         newWrites.append((.reclaiming, command, .max))
+    }
+}
+
+/// The pace of a leader's reclaiming: a step, and then a rest as long as the step took, so that half of the time belongs to
+/// clients whatever the load.
+struct ReclaimSteps {
+    /// Of the command that was proposed last; `.max` until it has one. The next step waits for it, and not for what clients
+    /// propose behind it.
+    var index: Index = 0
+    private var beganAt: Nanoseconds?
+    private var restsUntil: Nanoseconds = 0
+
+    /// Whether the next step is to be proposed; it counts as begun then.
+    mutating func isDue(applied: Index, now: Nanoseconds) -> Bool {
+        guard applied >= index else { return false }
+        if let began = beganAt { (beganAt, restsUntil) = (nil, now + (now - began)) }
+        guard now >= restsUntil else { return false }
+        (index, beganAt) = (.max, now)
+        return true
     }
 }

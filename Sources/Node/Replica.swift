@@ -134,8 +134,7 @@ final class Replica {
     enum TransferOutcome { case done, failed }
     /// Of a member that is about to end: when it ends at the latest, and who waits for that.
     var draining: (deadline: Nanoseconds, settled: () -> Void)?
-    /// The reclaiming command that was proposed last.
-    var reclaiming: Index?
+    var reclaiming = ReclaimSteps()
     var isStopped = false
     /// The command that raises the cluster version.
     var raising: Index?
@@ -317,7 +316,7 @@ final class Replica {
             membershipWaiters = []
             for transfer in transfers.values { transfer.end(isInstalled: false) }
         }
-        reclaiming = nil
+        reclaiming = ReclaimSteps()
         raising = nil
         if core.role == .leader, role != .leader { leadership = (core.now, lastReport.applied.logTime) }
         let name = core.leader.flatMap { core.configuration.member($0)?.id }.map { "\($0)" } ?? "none"

@@ -241,6 +241,27 @@ struct FileTreeTests {
         #expect(tree.tree.applied.digest == empty)
     }
 
+    @Test("directories that are removed while others are reclaimed are reclaimed too, wherever they sort")
+    func reclaimInAnyOrder() throws {
+        let tree = try Tree()
+        let empty = tree.tree.applied.digest
+        // The oldest directory has the lowest number: it goes last, one by itself and one below a younger one.
+        for path in ["/first", "/second", "/third/child"] {
+            for number in 0..<4 { _ = try tree.put("\(path)/\(number)") }
+        }
+        let move = Rename(source: try TreePath("/second"), destination: try TreePath("/third/zzz"))
+        _ = try tree.apply { move.write(to: &$0) }
+        for path in ["/third", "/first"] {
+            let delete = Delete(path: try TreePath(path), isRecursive: true)
+            _ = try tree.apply { delete.write(to: &$0) }
+            for _ in 0..<3 { _ = try tree.apply { Reclaim(rowsMax: 1).write(to: &$0) } }
+        }
+        for _ in 0..<20 { _ = try tree.apply { Reclaim(rowsMax: 1).write(to: &$0) } }
+        #expect(tree.tree.applied.orphans == 0)
+        #expect(tree.tree.applied.files == 0)
+        #expect(tree.tree.applied.digest == empty)
+    }
+
     @Test("a listing is ordered by bytes and continues where its last page ended")
     func pagedListing() throws {
         let tree = try Tree()

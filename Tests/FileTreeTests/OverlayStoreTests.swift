@@ -1,4 +1,5 @@
 import Foundation
+import NIOCore
 import Raft
 import Testing
 
@@ -76,6 +77,39 @@ struct OverlayStoreTests {
             }
             let store = try OverlayStore(StateEnvironment(path: path))
             #expect(try Self.rows(store, from: [0]) == Self.rows(memory, from: [0]))
+        }
+    }
+
+    @Test("commands that change many rows are flushed by their rows")
+    func flushByRows() throws {
+        try Self.withFolder { path in
+            let tree = try DurableTree(path: path)
+            func apply(_ encode: (inout ByteBuffer) -> Void) throws {
+                var (command, answer) = (ByteBuffer(), ByteBuffer())
+                encode(&command)
+                try tree.apply(
+                    index: tree.applied.index + 1, term: 1, kind: .command, payload: command, answer: &answer)
+            }
+            let files = DurableTree.flushRows + 1
+            for number in 0..<files {
+                let put = Put(path: try TreePath("/d/\(number)"), content: ByteBuffer())
+                try apply { put.write(to: &$0) }
+            }
+            try tree.commit()
+            let delete = Delete(path: try TreePath("/d"), isRecursive: true)
+            try apply { delete.write(to: &$0) }
+            let deleted = tree.applied.index
+            while tree.applied.orphans > 0 {
+                try apply { Reclaim().write(to: &$0) }
+                // No time passes: nothing is flushed for its age.
+                _ = try tree.keepUp(now: 0)
+            }
+            // Seconds, for what takes some milliseconds.
+            for _ in 0..<10_000 where tree.durable.index < deleted {
+                usleep(1000)
+                _ = try tree.keepUp(now: 0)
+            }
+            #expect(tree.durable.index > deleted, "\(files) rows were not flushed")
         }
     }
 

@@ -22,7 +22,7 @@ package struct Reclaim: Equatable, Sendable {
         guard let directory = try tree.firstOrphan() else { return .done(revision: tree.applied.index) }
         var rows: [(key: [UInt8], entry: Entry)] = []
         var isWhole = true
-        try tree.store.scan(from: StateKey.entry(in: directory, [])) { key, row throws(StateError) in
+        try tree.store.scan(from: tree.reclaimed.end(of: directory)) { key, row throws(StateError) in
             guard StateKey.isEntry(key, of: directory) else { return false }
             if rows.count == Int(rowsMax) {
                 isWhole = false
@@ -38,8 +38,23 @@ package struct Reclaim: Equatable, Sendable {
             }
             try tree.deleteRow(key)
         }
+        if let last = rows.last { tree.reclaimed.entries = (directory, last.key) }
         if isWhole { try tree.forgetOrphan(directory) }
         return .done(revision: tree.applied.index)
+    }
+}
+
+/// Where the last reclaiming stopped: a store walks over what was deleted and is not written yet, step by step over more
+/// of it. Derived, so that no member needs to agree with another about it: before it there is nothing left.
+struct Reclaimed {
+    /// No unlinked directory has a lower key.
+    var orphans: [UInt8] = [StateKey.Table.orphans.rawValue]
+    /// Of this directory no entry is left up to this key.
+    var entries: (directory: UInt64, through: [UInt8])?
+
+    func end(of directory: UInt64) -> [UInt8] {
+        if let entries, entries.directory == directory { return entries.through }
+        return StateKey.entry(in: directory, [])
     }
 }
 
@@ -49,6 +64,8 @@ extension FileTree where Store: ~Copyable {
         let revision = applied.index
         try setRow(StateKey.orphan(directory), byteCount: 8) { $0.storeBigEndian(revision, at: 0) }
         applied.orphans += 1
+        let key = StateKey.orphan(directory)
+        if key.precedes(reclaimed.orphans) { reclaimed.orphans = key }
     }
 
     fileprivate mutating func forgetOrphan(_ directory: UInt64) throws(StateError) {
@@ -56,14 +73,15 @@ extension FileTree where Store: ~Copyable {
         applied.orphans -= 1
     }
 
-    fileprivate borrowing func firstOrphan() throws(StateError) -> UInt64? {
+    fileprivate mutating func firstOrphan() throws(StateError) -> UInt64? {
         var found: UInt64?
-        try store.scan(from: [StateKey.Table.orphans.rawValue]) { key, _ in
+        try store.scan(from: reclaimed.orphans) { key, _ in
             if key.byteCount == 9, key.bigEndian(at: 0, as: UInt8.self) == StateKey.Table.orphans.rawValue {
                 found = key.bigEndian(at: 1, as: UInt64.self)
             }
             return false
         }
+        if let found { reclaimed.orphans = StateKey.orphan(found) }
         return found
     }
 }

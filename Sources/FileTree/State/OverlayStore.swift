@@ -23,6 +23,8 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     private var filling = Changes()
     private var flushing = Changes()
     private(set) var isFlushing = false
+    /// How many rows changed since the last `commit`.
+    var changedRows: Int { filling.count }
     /// What the last read found: a command writes the row that it has just looked at.
     private let lastRead = LastRead()
 
