@@ -97,7 +97,7 @@ let package = Package(
         .target(
             name: "LoadGenerator",
             dependencies: [
-                "BanyanClient", "FileTree", "WireProtocol", "Histories", nioCore, nioPosix,
+                "BanyanClient", "FileTree", "WireProtocol", "Raft", "Histories", nioCore, nioPosix, collections,
                 histogram,
             ],
             swiftSettings: strict),
@@ -169,6 +169,8 @@ if Context.environment["BANYAN_BENCHMARKS"] != nil {
     package.targets.append(
         .executableTarget(
             name: "banyan-bench",
-            dependencies: ["FileTree", "RaftLog", "LMDB", "Deflate", "WireProtocol", "Raft", nioCore, arguments],
+            dependencies: [
+                "FileTree", "RaftLog", "LMDB", "Deflate", "WireProtocol", "Raft", nioCore, nioPosix, arguments,
+            ],
             path: "Sources/Benchmarks", swiftSettings: strict))
 }

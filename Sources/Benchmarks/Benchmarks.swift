@@ -8,7 +8,7 @@ struct Benchmarks: ParsableCommand {
         commandName: "banyan-bench", abstract: "Measure parts of a member, each alone.",
         subcommands: [
             ApplyBenchmark.self, LogBenchmark.self, MicroBenchmark.self, CompareBenchmark.self,
-            StorageBenchmark.self, GrowthBenchmark.self,
+            StorageBenchmark.self, GrowthBenchmark.self, EchoBenchmark.self,
         ])
 }
 
@@ -22,6 +22,15 @@ struct Folder {
     }
 
     func remove() { try? FileManager.default.removeItem(atPath: path) }
+}
+
+/// Runs all parts of a benchmark, or only one.
+func runParts(_ parts: [(String, () throws -> Void)], _ only: String?) throws {
+    let chosen = parts.filter { only == nil || only == $0.0 }
+    guard !chosen.isEmpty else {
+        throw ValidationError("--only is one of \(parts.map(\.0).joined(separator: ", "))")
+    }
+    for (_, part) in chosen { try part() }
 }
 
 /// Seconds on a clock that never goes back.

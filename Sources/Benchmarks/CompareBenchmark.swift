@@ -8,7 +8,9 @@ struct CompareBenchmark: ParsableCommand {
         discussion: """
             --peers names a folder with an executable for each system, called as
               NAME start DIR | NAME load --op put|get|list --clients N --connections N --size N --seconds N | NAME stop DIR
-            whose load prints one line of JSON with operations_per_second, latency_ms and errors.
+            whose load prints one line of JSON with operations_per_second, latency_ms and errors. No load has a warm-up: each \
+            system's first requests count. Of Banyan the resident memory is what is its own at the end, without LMDB's map; \
+            of others it is what their folder's program 'memory DIR' says, in kB.
             """)
 
     @Option(help: "How many turns; medians are printed.") var turns = 5
@@ -18,6 +20,10 @@ struct CompareBenchmark: ParsableCommand {
     @Option(help: "Rows whose names begin so, with commas.") var rows = "put,get,list"
     @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
         "/tmp/banyan-bench-compare"
+
+    func validate() throws {
+        guard turns > 0, seconds > 0 else { throw ValidationError("--turns and --seconds must be positive") }
+    }
 
     private struct Row {
         let name: String
@@ -36,6 +42,9 @@ struct CompareBenchmark: ParsableCommand {
         Row(name: "put 16 KiB", operation: "put", clients: 64, size: 16384),
     ]
 
+    /// The row that plain frames, answered at once, are the limit of.
+    private static let echoed = "get 256 clients"
+
     func run() throws {
         let folder = try Folder(data)
         defer { folder.remove() }
@@ -43,17 +52,21 @@ struct CompareBenchmark: ParsableCommand {
         let others = peers == nil ? [] : systems.split(separator: ",").map(String.init)
         var figures: [String: [String: [LoadFigures]]] = [:]
         var memory: [String: [Double]] = [:]
+        var echoes: [Double] = []
         for turn in 1...turns {
             let members = try LocalMembers("\(data)/banyan", port: 18501)
             for row in chosen {
                 let result = try members.load([
                     "--workload", row.operation, "--clients", "\(row.clients)", "--connections",
-                    "\(min(16, row.clients))", "--size", "\(row.size)", "--duration", "\(seconds)s", "--warmup", "1s",
+                    "\(min(16, row.clients))", "--size", "\(row.size)", "--duration", "\(seconds)s", "--warmup", "0s",
                 ])
                 figures["banyan", default: [:]][row.name, default: []].append(result)
             }
             memory["banyan", default: []].append(Double(members.residentMebibytes()))
             _ = consume members
+            if chosen.contains(where: { $0.name == Self.echoed }) {
+                echoes.append(try EchoBenchmark.rate(seconds: Double(seconds)))
+            }
             for system in others {
                 try load(system, chosen, &figures, &memory)
             }
@@ -64,11 +77,25 @@ struct CompareBenchmark: ParsableCommand {
                 ["", "banyan/s", "p50 ms", "p99 ms"] + others.flatMap { ["\($0)/s", "p50 ms", "p99 ms"] } + ["ratio"]))
         for row in chosen {
             let cells = (["banyan"] + others).map { system in Self.cells(figures[system]?[row.name] ?? []) }
-            let best = cells.dropFirst().map(\.rate).max() ?? 0
+            // One client's rate is its latency: there the waits are compared, and less is better.
+            let ratio =
+                row.clients == 1
+                ? cells.dropFirst().map(\.p50).min().map { cells[0].p50 / $0 }
+                : cells.dropFirst().map(\.rate).max().map { cells[0].rate / $0 }
             say(
                 Self.line(
                     [row.name] + cells.flatMap { ["\(Int($0.rate))", "\($0.p50)", "\($0.p99)"] }
-                        + [best > 0 ? "\(Double(Int(cells[0].rate / best * 100)) / 100)" : ""]))
+                        + [ratio.map { String(format: row.clients == 1 ? "%.2f of p50" : "%.2f", $0) } ?? ""]))
+        }
+        for system in others {
+            let errors = (figures[system] ?? [:]).values.joined().reduce(0) { $0 + $1.errors }
+            if errors > 0 { say("\(system): \(errors) requests failed, which its figures don't show") }
+        }
+        if !echoes.isEmpty {
+            let (limit, own) = (median(echoes), Self.cells(figures["banyan"]?[Self.echoed] ?? []).rate)
+            say(
+                "plain frames answered over loopback: \(Int(limit))/s, of which \(Self.echoed) reach \(Int(own / limit * 100)) %"
+            )
         }
         say(
             "resident MiB: "
@@ -83,15 +110,18 @@ struct CompareBenchmark: ParsableCommand {
         let (program, directory) = ("\(peers)/\(system)", "\(data)/\(system)")
         try execute(program, ["start", directory])
         defer { try? execute(program, ["stop", directory]) }
-        for row in rows {
-            let line = try output(
-                of: program,
-                [
-                    "load", "--op", row.operation, "--clients", "\(row.clients)", "--connections",
-                    "\(min(16, row.clients))", "--size", "\(row.size)", "--seconds", "\(seconds)",
-                ])
-            figures[system, default: [:]][row.name, default: []].append(try LoadFigures.read(line))
+        let load = { (row: Row) in
+            try LoadFigures.read(
+                try output(
+                    of: program,
+                    [
+                        "load", "--op", row.operation, "--clients", "\(row.clients)", "--connections",
+                        "\(min(16, row.clients))", "--size", "\(row.size)", "--seconds", "\(seconds)",
+                    ]))
         }
+        // Gets and listings need something to find; nothing is counted of it.
+        if let first = rows.first, first.operation != "put" { _ = try load(Self.all[0]) }
+        for row in rows { figures[system, default: [:]][row.name, default: []].append(try load(row)) }
         let kibibytes = try output(of: "\(peers)/memory", [directory]).split(separator: "\n").compactMap { Double($0) }
         memory[system, default: []].append((kibibytes.max() ?? 0) / 1024)
     }

@@ -16,11 +16,11 @@ struct GrowthBenchmark: ParsableCommand {
     func run() throws {
         let folder = try Folder(data)
         defer { folder.remove() }
-        let parts: [(String, () throws -> Void)] = [
-            ("clients", clients), ("members", members), ("files", filesGrow), ("sizes", sizes),
-            ("directories", directories), ("open", open),
-        ]
-        for (name, part) in parts where only ?? name == name { try part() }
+        try runParts(
+            [
+                ("clients", clients), ("members", members), ("files", filesGrow), ("sizes", sizes),
+                ("directories", directories), ("open", open),
+            ], only)
     }
 
     private func cluster(_ count: Int = 3) throws -> LocalMembers {

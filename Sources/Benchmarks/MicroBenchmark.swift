@@ -28,6 +28,9 @@ struct MicroBenchmark: ParsableCommand {
 
     func run() throws {
         if list { return print(Self.all.map(\.name).joined(separator: "\n")) }
+        guard Self.all.contains(where: { only ?? $0.name == $0.name }) else {
+            throw ValidationError("--only is one of those that --list prints")
+        }
         for (name, unit, make) in Self.all where only ?? name == name {
             let work = try make()
             if let count {

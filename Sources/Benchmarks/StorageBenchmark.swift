@@ -18,10 +18,9 @@ struct StorageBenchmark: ParsableCommand {
     func run() throws {
         let folder = try Folder(data)
         defer { folder.remove() }
-        let parts: [(String, () throws -> Void)] = [
-            ("million", million), ("delete", delete), ("restart", restart), ("snapshot", snapshot), ("disk", disk),
-        ]
-        for (name, part) in parts where only ?? name == name { try part() }
+        try runParts(
+            [("million", million), ("delete", delete), ("restart", restart), ("snapshot", snapshot), ("disk", disk)],
+            only)
     }
 
     private func members(_ options: [String] = []) throws -> LocalMembers {
@@ -71,12 +70,13 @@ struct StorageBenchmark: ParsableCommand {
         ["p50", "p99", "p999", "max"].map { "\($0) \(figures.latencyMs[$0] ?? 0)" }.joined(separator: ", ")
     }
 
-    /// Writes a tree of files of 16 KiB, none of which compresses.
+    /// Writes a tree of files of 16 KiB, none of which compresses, where no other load changes it.
     private func fill(_ members: LocalMembers) throws -> Int {
         let files = tree * 64
         _ = try members.load([
             "--workload", "get", "--clients", "64", "--files", "\(files)", "--size", "16384", "--duration", "1s",
         ])
+        try members.banyan(["mv", "/load", "/tree"])
         return files
     }
 
@@ -89,7 +89,7 @@ struct StorageBenchmark: ParsableCommand {
             members.end(1, SIGKILL)
             let began = ContinuousClock.now
             try members.start(1)
-            while (try? members.banyan(["stat", "/load"], to: 1)) == nil { usleep(5000) }
+            while (try? members.banyan(["stat", "/tree"], to: 1)) == nil { usleep(5000) }
             times.append(seconds(since: began))
         }
         say(
@@ -107,21 +107,30 @@ struct StorageBenchmark: ParsableCommand {
         let peak = try members.load(["--workload", "put", "--files", "10000", "--duration", "5s"])
         try members.start(2)
         let rate = Int(peak.operationsPerSecond / 2)
+        let json = "\(data)/puts.json"
         let load = Process()
         load.executableURL = members.program("banyan-load")
         load.arguments = [
             "--nodes", members.nodes, "--rate", "\(rate)", "--files", "10000", "--duration", "3600s",
-            "--max-error-rate", "1",
+            "--json", json,
         ]
         load.standardOutput = FileHandle.nullDevice
         try load.run()
-        defer {
-            load.terminate()
-            load.waitUntilExit()
-        }
+        defer { load.waitUntilExit() }
         sleep(2)
-        let busy = try replace(3, members)
-        say("snapshot   the same with \(rate) puts/s: \(report(busy, members))")
+        let busy: Double
+        do { busy = try replace(3, members) } catch {
+            load.terminate()
+            throw error
+        }
+        let text = report(busy, members)
+        // It ends early, and says what became of its requests.
+        load.interrupt()
+        load.waitUntilExit()
+        let puts = try LoadFigures.read(try String(contentsOfFile: json, encoding: .utf8))
+        say(
+            "snapshot   the same with \(rate) puts/s due, of which \(Int(puts.operationsPerSecond))/s acknowledged and "
+                + "\(puts.errors) failed: \(text)")
     }
 
     private func report(_ seconds: Double, _ members: LocalMembers) -> String {

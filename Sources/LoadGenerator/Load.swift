@@ -42,7 +42,8 @@ package struct Load: Sendable {
     /// Requests a second that become due whether the cluster keeps up or not (open loop); nil: each client sends its next
     /// request when the last one was answered (closed loop).
     package var rate: Double?
-    /// Whether every file is written once before the load begins, in the order of the directories.
+    /// Whether every file is written once before the load begins, in the order of the directories: gets and listings need
+    /// something to find.
     package var isFilled: Bool
     package var duration: Duration
     package var warmup: Duration
@@ -63,14 +64,17 @@ package struct Load: Sendable {
         self.consistency = consistency
         self.isSpread = isSpread
         self.rate = rate
-        self.isFilled = isFilled
+        self.isFilled = isFilled || mix.operations.contains { $0 != .put }
         self.duration = duration
         self.warmup = warmup
     }
 
-    /// Whether files are written before the load begins: gets and listings need something to find.
-    package var needsFilling: Bool { isFilled || mix.operations.contains { $0 != .put } }
-
     func directory(of file: Int) -> String { "/load/d\(file % directories)" }
-    func path(of file: Int) -> String { "\(directory(of: file))/f\(file)" }
+    func name(of file: Int) -> String { "f\(file)" }
+    func path(of file: Int) -> String { "\(directory(of: file))/\(name(of: file))" }
+
+    /// The most entries of one listing.
+    static let pageEntries = 100
+    /// Whether a directory has more than one page.
+    var isPaged: Bool { files / directories > Self.pageEntries }
 }

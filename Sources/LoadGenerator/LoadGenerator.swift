@@ -13,7 +13,8 @@ package enum LoadGenerator {
     ///   - interruption: ends the load early, when it brings something.
     ///   - filling: called while files are written before the load begins, with how many there are; at last with all.
     ///   - progress: called after each second that is measured, on the load's thread.
-    /// - Throws: `BanyanError` when the files that the load needs can't be written; what a fault's aim throws.
+    /// - Throws: `BanyanError` when the cluster is not there, or the files that the load needs can't be written; what a
+    ///   fault's aim throws, before the load when nobody could be struck now.
     package static func run(
         _ load: Load, faults: [Fault] = [], interruption: AsyncStream<Void>? = nil,
         filling: @escaping @Sendable (Int) -> Void = { _ in },
@@ -24,50 +25,63 @@ package enum LoadGenerator {
             BanyanClient(nodes: load.nodes, timeout: .seconds(10), loop: loop)
         }
         let watcher = BanyanClient(nodes: load.nodes, timeout: .seconds(1))
-        if load.needsFilling {
-            try await fill(load, clients, told: filling)
-        }
-        let addresses = load.isSpread ? try await watcher.status().map(\.address) : []
         let done = loop.makePromise(of: LoadResult.self)
-        let run = try await loop.submit {
-            NIOLoopBound(
-                LoadRun(load, clients, members: addresses, loop: loop, done: done, progress: progress), eventLoop: loop)
-        }.get()
-        let result = try await withThrowingTaskGroup(of: Void.self) { group in
-            loop.execute { run.value.start() }
-            group.addTask { await watch(watcher) { leader in loop.execute { run.value.leads(leader) } } }
-            if let interruption {
-                group.addTask { for await _ in interruption { loop.execute { run.value.interrupt() } } }
-            }
-            for fault in faults {
-                group.addTask {
-                    try await Task.sleep(for: load.warmup + fault.after)
-                    let (description, strike) = try await fault.aim()
-                    try await loop.submit {
-                        run.value.struck(description)
-                        strike()
-                    }.get()
+        let result: LoadResult
+        do {
+            // Who loads a cluster that is not there learns it at once.
+            let members = try await watcher.status()
+            for fault in faults { _ = try await fault.aim() }
+            if load.isFilled { try await fill(load, clients, told: filling) }
+            let run = try await loop.submit {
+                let run = LoadRun(
+                    load, clients, members: members.map(\.address), loop: loop, done: done, progress: progress)
+                return NIOLoopBound(run, eventLoop: loop)
+            }.get()
+            result = try await withThrowingTaskGroup(of: Void.self) { group in
+                defer { group.cancelAll() }
+                loop.execute { run.value.start() }
+                group.addTask { await watch(watcher) { leader in loop.execute { run.value.leads(leader) } } }
+                if let interruption {
+                    group.addTask { for await _ in interruption { loop.execute { run.value.interrupt() } } }
                 }
+                for fault in faults { group.addTask { await strike(fault, run, load.warmup, loop) } }
+                return try await done.futureResult.get()
             }
-            let result = try await withThrowingTaskGroup(of: LoadResult?.self) { first in
-                first.addTask { try await done.futureResult.get() }
-                return try await first.next() ?? nil
-            }
-            group.cancelAll()
-            return result
+        } catch {
+            done.fail(error)
+            for client in clients + [watcher] { await client.close() }
+            throw error
         }
         for client in clients + [watcher] { await client.close() }
-        guard let result else { throw CancellationError() }
         return result
+    }
+
+    /// Waits for a fault's time and does it; a fault that can't be done ends the load.
+    private static func strike(
+        _ fault: Fault, _ run: NIOLoopBound<LoadRun>, _ warmup: Duration, _ loop: any EventLoop
+    ) async {
+        do {
+            try await Task.sleep(for: warmup + fault.after)
+            let (description, strike) = try await fault.aim()
+            try await loop.submit {
+                run.value.struck(description)
+                try strike()
+            }.get()
+        } catch is CancellationError {
+        } catch {
+            loop.execute { run.value.fail(error) }
+        }
     }
 
     private static let watchInterval = Duration.milliseconds(250)
 
     /// Tells who leads, again and again.
-    private static func watch(_ client: BanyanClient, _ told: @escaping @Sendable (UInt64) -> Void) async {
+    private static func watch(
+        _ client: BanyanClient, _ told: @escaping @Sendable ((id: UInt64, address: String)?) -> Void
+    ) async {
         while !Task.isCancelled {
             let members = (try? await client.status()) ?? []
-            told(members.first { $0.role == "leader" }?.id ?? 0)
+            told(members.first { $0.role == "leader" }.map { ($0.id, $0.address) })
             try? await Task.sleep(for: watchInterval)
         }
     }

@@ -6,6 +6,8 @@ package struct LoadResult: Sendable {
 
     /// Acknowledged within the time that was measured.
     package internal(set) var operations = 0
+    /// Due within that time, and acknowledged after it.
+    package internal(set) var late = 0
     /// Refused: it is certain that nothing happened, or will.
     package internal(set) var refused = 0
     /// Sent, and never answered: it may have happened.
@@ -15,15 +17,17 @@ package struct LoadResult: Sendable {
     package internal(set) var firstError: String?
     /// Measured.
     package internal(set) var seconds: Double
-    /// Microseconds, of all that was acknowledged: from when a request was sent, and in an open loop from when it was due.
+    /// Microseconds that requests which were due within the measured time waited for their end, whatever that was: from
+    /// when one was sent, and in an open loop from when it was due. What was never sent waited until the end of the load.
     package internal(set) var latency = Self.latencies
     package internal(set) var latencyByOperation: [Load.Operation: Latencies] = [:]
     package internal(set) var timeline: [Second] = []
-    /// Who led, and since which second.
-    package internal(set) var leaders: [(second: Double, member: UInt64)] = []
+    package internal(set) var leaders: [LeaderChange] = []
     package internal(set) var faults: [FaultReport] = []
     /// How much of a processor's time the thread that makes the load used, from 0 to 1: near 1 it is itself the limit.
     package internal(set) var threadShare = 0.0
+    /// For how much of the time that thread could have run, and waited for a processor; nil where the system does not say.
+    package internal(set) var threadWaiting: Double?
     /// How much of all processors' time was used, by anybody, from 0 to 1; nil where the system does not say.
     package internal(set) var machineShare: Double?
 
@@ -31,35 +35,42 @@ package struct LoadResult: Sendable {
     package var operationsPerSecond: Double { seconds > 0 ? Double(operations) / seconds : 0 }
     /// Of all that was due: what was refused, is unknown, or was never sent.
     package var errorRate: Double {
-        let all = operations + errors + unsent
+        let all = operations + late + errors + unsent
         return all == 0 ? 0 : Double(errors + unsent) / Double(all)
     }
 
     init(seconds: Double) { self.seconds = seconds }
 
     static var latencies: Latencies {
-        Histogram<UInt64>(highestTrackableValue: 60_000_000, numberOfSignificantValueDigits: .three)
+        // It grows with what it has to keep: a wait of hours is kept like any other.
+        Histogram<UInt64>(numberOfSignificantValueDigits: .three)
     }
 
     /// What was answered in one second.
-    package struct Second: Sendable {
+    package struct Second: Sendable, Encodable {
         /// From 1 on.
         package var second: Int
         package var operations = 0
         package var errors = 0
-        /// Milliseconds.
-        package var median = 0.0
-        package var percentile99 = 0.0
-        package var longest = 0.0
+        /// Milliseconds, of what was acknowledged; nil when nothing was.
+        package var p50: Double?
+        package var p99: Double?
+        package var max: Double?
         /// 0: none that answers.
         package var leader: UInt64 = 0
     }
 
+    /// Who led from a second on; 0: nobody that answers.
+    package struct LeaderChange: Sendable, Encodable {
+        package var second: Double
+        package var member: UInt64
+    }
+
     /// What a fault did.
-    package struct FaultReport: Sendable {
+    package struct FaultReport: Sendable, Encodable {
         package var description: String
         package var second: Double
-        /// The longest time without any acknowledgement, from the fault on.
+        /// The longest time without any acknowledgement (of a write, if the load has any) from the fault on.
         package var gapSeconds = 0.0
         /// What became of the requests that were under way when it struck.
         package var acknowledged = 0
@@ -73,11 +84,11 @@ package struct Fault: Sendable {
     /// Since the measuring began.
     package var after: Duration
     /// Finds whom to strike, and answers with what will be done, and how to do it.
-    package var aim: @Sendable () async throws -> (description: String, strike: @Sendable () -> Void)
+    package var aim: @Sendable () async throws -> (description: String, strike: @Sendable () throws -> Void)
 
     package init(
         after: Duration,
-        aim: @escaping @Sendable () async throws -> (description: String, strike: @Sendable () -> Void)
+        aim: @escaping @Sendable () async throws -> (description: String, strike: @Sendable () throws -> Void)
     ) {
         self.after = after
         self.aim = aim

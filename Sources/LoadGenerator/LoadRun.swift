@@ -1,4 +1,5 @@
 import BanyanClient
+import DequeModule
 import FileTree
 import Glibc
 import NIOCore
@@ -8,7 +9,6 @@ import WireProtocol
 final class LoadRun {
     private let load: Load
     private let clients: [BanyanClient]
-    /// Where reads go in turn; empty: to the leader.
     private let members: [String]
     private let loop: any EventLoop
     private let done: EventLoopPromise<LoadResult>
@@ -18,23 +18,25 @@ final class LoadRun {
     private let weightSum: Int
 
     private var result: LoadResult
-    private var second = LoadResult.latencies
     private var current = LoadResult.Second(second: 1)
+    private var currentLatency = LoadResult.latencies
     private var measureFrom = NIODeadline.now()
     private var stopAt = NIODeadline.now()
     private var usageBefore = Usage()
     /// Clients that are in the midst of a request.
     private var busy = 0
     private var isOver = false
+    private var isReported = false
     private var nextMember = 0
-    private var leader: UInt64 = 0
+    private var leader: (id: UInt64, address: String?) = (0, nil)
     /// By client, the fault that struck during its request.
     private var struckBy: [Int?]
     private var lastAcknowledged = NIODeadline.now()
 
     // MARK: of an open loop
 
-    private var idle: [Int] = []
+    /// First in, first out, so that all clients, and with them all connections, have their turns.
+    private var idle: Deque<Int> = []
     /// How many requests of the schedule were sent.
     private var sent = 0
     private var beganAt = NIODeadline.now()
@@ -59,6 +61,7 @@ final class LoadRun {
 
     func start() {
         beganAt = .now()
+        usageBefore = Usage.now()
         measureFrom = beganAt + Self.amount(load.warmup)
         stopAt = measureFrom + Self.amount(load.duration)
         let this = NIOLoopBound(self, eventLoop: loop)
@@ -72,7 +75,7 @@ final class LoadRun {
         if load.rate == nil {
             for client in 0..<load.clients { send(client, due: .now()) }
         } else {
-            idle = Array(0..<load.clients)
+            idle = Deque(0..<load.clients)
             keepSchedule()
         }
     }
@@ -90,7 +93,7 @@ final class LoadRun {
     /// Sends what is due, as far as there are clients that wait for no answer.
     private func sendDue() {
         let now = NIODeadline.now()
-        while let due = nextDue, due <= now, due < stopAt, let client = idle.popLast() {
+        while let due = nextDue, due <= now, due < stopAt, let client = idle.popFirst() {
             sent += 1
             send(client, due: due)
         }
@@ -110,15 +113,22 @@ final class LoadRun {
         let operation = chooseOperation()
         let (kind, body) = request(operation, keys.next())
         busy += 1
-        var address: String?
-        if !members.isEmpty, operation != .put {
-            address = members[nextMember % members.count]
-            nextMember += 1
-        }
         let this = NIOLoopBound(self, eventLoop: loop)
-        clients[client % clients.count].perform(kind, body, to: address) { answer in
+        clients[client % clients.count].perform(kind, body, to: address(for: operation)) { answer in
             this.value.answered(client, operation, due, answer)
         }
+    }
+
+    /// Nil: where the client finds the leader.
+    private func address(for operation: Load.Operation) -> String? {
+        guard operation != .put else { return nil }
+        if load.isSpread, !members.isEmpty {
+            nextMember += 1
+            return members[nextMember % members.count]
+        }
+        // Of itself a client asks any member for what may be stale.
+        if case .stale = load.consistency { return leader.address }
+        return nil
     }
 
     private func chooseOperation() -> Load.Operation {
@@ -136,7 +146,8 @@ final class LoadRun {
         do throws(TreeError) {
             switch operation {
             case .put:
-                Put(path: try TreePath(load.path(of: file)), content: content.next()).write(to: &body)
+                let path = try TreePath(load.path(of: file))
+                content.next(in: &body) { Put(path: path, content: $0).write(to: &$1) }
                 return (.write, body)
             case .get:
                 let kind = load.consistency.begin(&body)
@@ -144,7 +155,10 @@ final class LoadRun {
                 return (kind, body)
             case .list:
                 let kind = load.consistency.begin(&body)
-                Query.list(try TreePath(load.directory(of: file)), after: [], limit: 100).write(to: &body)
+                // Of a directory with many pages, any.
+                let after = load.isPaged ? Array(load.name(of: file).utf8) : []
+                Query.list(try TreePath(load.directory(of: file)), after: after, limit: UInt32(Load.pageEntries))
+                    .write(to: &body)
                 return (kind, body)
             }
         } catch {
@@ -158,27 +172,31 @@ final class LoadRun {
         let now = NIODeadline.now()
         busy -= 1
         let outcome = Self.outcome(of: answer)
-        // What was due in the window counts, however late its answer came: a stall at the end must show. The rate counts
-        // what was answered in the window.
-        if due >= measureFrom {
-            if case .acknowledged = outcome {
-                let latency = UInt64((now - due).nanoseconds / 1000)
-                if now <= stopAt {
-                    result.operations += 1
-                    current.operations += 1
-                    second.record(latency)
-                }
-                result.latency.record(latency)
-                result.latencyByOperation[operation, default: LoadResult.latencies].record(latency)
+        let latency = UInt64((now - due).nanoseconds / 1000)
+        // A wait counts when it began in the measured time, however late it ended: a stall at the end must show. The rate
+        // counts what was answered in that time, whenever it was sent.
+        let isMeasured = due >= measureFrom
+        let isInTime = now >= measureFrom && now <= stopAt
+        if isMeasured { waited(latency, for: operation) }
+        if case .acknowledged = outcome {
+            if isInTime {
+                result.operations += 1
+                current.operations += 1
+                currentLatency.record(latency)
+            } else if isMeasured {
+                result.late += 1
             }
-            count(outcome)
-        } else if case .acknowledged = outcome {
-        } else {
+            acknowledged(operation, at: now)
+        } else if isMeasured || isInTime {
             count(outcome)
         }
-        if case .acknowledged = outcome { acknowledged(at: now) }
         settleFault(of: client, outcome)
         next(client, now)
+    }
+
+    private func waited(_ microseconds: UInt64, for operation: Load.Operation) {
+        result.latency.record(microseconds)
+        result.latencyByOperation[operation, default: LoadResult.latencies].record(microseconds)
     }
 
     private enum Outcome {
@@ -207,7 +225,11 @@ final class LoadRun {
             result.unknown += 1
             result.firstError = result.firstError ?? error
         }
-        current.errors += 1
+        if isOver, let last = result.timeline.indices.last {
+            result.timeline[last].errors += 1
+        } else {
+            current.errors += 1
+        }
     }
 
     private func next(_ client: Int, _ now: NIODeadline) {
@@ -222,10 +244,11 @@ final class LoadRun {
 
     // MARK: faults and leaders
 
-    func leads(_ member: UInt64) {
-        guard member != leader, !isOver else { return }
-        leader = member
-        result.leaders.append((max(0, sinceMeasuring), member))
+    func leads(_ member: (id: UInt64, address: String)?) {
+        let changes = member?.id ?? 0 != leader.id
+        leader = (member?.id ?? 0, member?.address)
+        guard changes, !isOver else { return }
+        result.leaders.append(LoadResult.LeaderChange(second: max(0, sinceMeasuring), member: leader.id))
     }
 
     private var sinceMeasuring: Double { Double((NIODeadline.now() - measureFrom).nanoseconds) / 1e9 }
@@ -235,10 +258,15 @@ final class LoadRun {
         lastAcknowledged = .now()
         result.faults.append(LoadResult.FaultReport(description: description, second: sinceMeasuring))
         let waiting = Set(idle)
-        for client in 0..<load.clients where !waiting.contains(client) { struckBy[client] = result.faults.count - 1 }
+        // One that an earlier fault struck is still that one's.
+        for client in 0..<load.clients where !waiting.contains(client) && struckBy[client] == nil {
+            struckBy[client] = result.faults.count - 1
+        }
     }
 
-    private func acknowledged(at now: NIODeadline) {
+    /// Of a load that writes only writes end a gap: reads may go to members that no leader reaches.
+    private func acknowledged(_ operation: Load.Operation, at now: NIODeadline) {
+        guard operation == .put || !load.mix.operations.contains(.put) else { return }
         defer { lastAcknowledged = now }
         guard let last = result.faults.indices.last else { return }
         let gap = Double((now - lastAcknowledged).nanoseconds) / 1e9
@@ -259,19 +287,19 @@ final class LoadRun {
 
     private func endSecond() {
         guard !isOver else { return }
-        close(second: current.second)
+        closeSecond()
         current = LoadResult.Second(second: current.second + 1)
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(deadline: measureFrom + .seconds(Int64(current.second))) { this.value.endSecond() }
     }
 
-    private func close(second number: Int) {
-        let at = { [second] in Double(second.valueAtPercentile($0)) / 1000 }
-        if second.totalCount > 0 {
-            (current.median, current.percentile99, current.longest) = (at(50), at(99), Double(second.max) / 1000)
+    private func closeSecond() {
+        if currentLatency.totalCount > 0 {
+            let at = { [currentLatency] in Double(currentLatency.valueAtPercentile($0)) / 1000 }
+            (current.p50, current.p99, current.max) = (at(50), at(99), Double(currentLatency.max) / 1000)
         }
-        current.leader = leader
-        second.reset()
+        current.leader = leader.id
+        currentLatency.reset()
         result.timeline.append(current)
         progress(current)
     }
@@ -287,12 +315,18 @@ final class LoadRun {
     /// No request is sent any more; those under way are waited for.
     private func stop() {
         guard !isOver else { return }
-        if result.timeline.count < current.second, sinceMeasuring > Double(current.second) - 0.5 {
-            close(second: current.second)
+        // The beginning of a second is no second, unless there is no other.
+        if result.timeline.count < current.second {
+            if result.timeline.isEmpty || sinceMeasuring > Double(current.second) - 0.5 {
+                closeSecond()
+            } else {
+                result.timeline[result.timeline.count - 1].errors += current.errors
+            }
         }
         isOver = true
         let used = Usage.now() - usageBefore
         result.threadShare = result.seconds > 0 ? used.thread / result.seconds : 0
+        result.threadWaiting = result.seconds > 0 ? used.waiting.map { $0 / result.seconds } : nil
         result.machineShare = used.all > 0 ? used.busy / used.all : nil
         if let last = result.faults.indices.last {
             let gap = Double((NIODeadline.now() - lastAcknowledged).nanoseconds) / 1e9
@@ -303,12 +337,23 @@ final class LoadRun {
             sent += 1
             guard due >= measureFrom else { continue }
             result.unsent += 1
-            result.latency.record(UInt64((stopAt - due).nanoseconds / 1000))
+            waited(UInt64((stopAt - due).nanoseconds / 1000), for: chooseOperation())
         }
         if busy == 0 { finish() }
     }
 
-    private func finish() { done.succeed(result) }
+    private func finish() {
+        guard !isReported else { return }
+        isReported = true
+        done.succeed(result)
+    }
+
+    /// The load ends without a result.
+    func fail(_ error: any Error) {
+        guard !isReported else { return }
+        (isOver, isReported) = (true, true)
+        done.fail(error)
+    }
 
     private static func amount(_ duration: Duration) -> TimeAmount {
         let (seconds, attoseconds) = duration.components
@@ -320,6 +365,8 @@ final class LoadRun {
 private struct Usage {
     /// Of this thread.
     var thread = 0.0
+    /// How long this thread waited for a processor.
+    var waiting: Double?
     /// Of the whole machine: not idle, and in all.
     var busy = 0.0
     var all = 0.0
@@ -330,21 +377,30 @@ private struct Usage {
         if clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) == 0 {
             usage.thread = Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
         }
+        // run, wait (nanoseconds), slices
+        let schedule = firstLine(of: "/proc/thread-self/schedstat").split(separator: " ")
+        if schedule.count == 3, let nanoseconds = Double(schedule[1]) { usage.waiting = nanoseconds / 1e9 }
         // cpu user nice system idle iowait irq softirq steal, in hundredths of a second
-        guard let file = fopen("/proc/stat", "r") else { return usage }
-        defer { fclose(file) }
-        var line = [CChar](repeating: 0, count: 256)
-        guard fgets(&line, 256, file) != nil else { return usage }
-        let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        let fields = text.split(whereSeparator: \.isWhitespace).dropFirst().prefix(8).compactMap { Double($0) }
+        let fields = firstLine(of: "/proc/stat").split(separator: " ").dropFirst().prefix(8).compactMap { Double($0) }
         guard fields.count == 8 else { return usage }
         usage.all = fields.reduce(0, +) / 100
         usage.busy = usage.all - (fields[3] + fields[4]) / 100
         return usage
     }
 
+    /// Empty when there is no such file.
+    private static func firstLine(of path: String) -> String {
+        guard let file = fopen(path, "r") else { return "" }
+        defer { fclose(file) }
+        var line = [CChar](repeating: 0, count: 256)
+        guard fgets(&line, 256, file) != nil else { return "" }
+        return String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     static func - (later: Usage, earlier: Usage) -> Usage {
-        Usage(
+        var difference = Usage(
             thread: later.thread - earlier.thread, busy: later.busy - earlier.busy, all: later.all - earlier.all)
+        if let end = later.waiting, let begin = earlier.waiting { difference.waiting = end - begin }
+        return difference
     }
 }

@@ -13,6 +13,9 @@ package enum RegisterWorkload {
     /// A client rests for up to so long between two operations, or the history would soon be as large as the disk.
     private static let restMicroseconds = 0...10_000
 
+    /// How many read at once what is there at the end.
+    private static let readers = 64
+
     package struct Result: Sendable {
         package var history: History
         /// Operations that got an answer, and the first failure.
@@ -21,15 +24,28 @@ package enum RegisterWorkload {
         package var firstFailure: String?
     }
 
-    package static func run(_ load: Load) async throws -> Result {
+    /// - Parameter interruption: ends the work early, when it brings something.
+    package static func run(_ load: Load, until interruption: AsyncStream<Void>) async throws -> Result {
         let clients = (0..<load.connections).map { _ in BanyanClient(nodes: load.nodes, timeout: .seconds(5)) }
         let run = Run(load, directory: "/register/\(UInt64.random(in: 1...UInt64.max))")
+        let listener = Task { for await _ in interruption { await run.end() } }
         await withTaskGroup(of: Void.self) { group in
             for client in 0..<load.clients {
                 group.addTask { await run.work(client, with: clients[client % clients.count]) }
             }
         }
-        await run.readBack(with: clients[0])
+        listener.cancel()
+        let files = await run.files
+        await withTaskGroup(of: Void.self) { group in
+            for reader in 0..<min(readers, files.count) {
+                group.addTask {
+                    for position in stride(from: reader, to: files.count, by: readers) {
+                        await run.readBack(
+                            files[position], load.clients + reader, with: clients[reader % clients.count])
+                    }
+                }
+            }
+        }
         for client in clients { await client.close() }
         return await run.result
     }
@@ -41,6 +57,7 @@ package enum RegisterWorkload {
         private var history: History = []
         private var lastValue = 0
         private var failures = 0
+        private var isOver = false
         private var firstFailure: String?
 
         init(_ load: Load, directory: String) {
@@ -62,7 +79,7 @@ package enum RegisterWorkload {
             /// What the client last saw of each file of this epoch.
             var known: [Int: (value: Int, revision: UInt64)] = [:]
             var epoch = -1
-            while ContinuousClock.now - began < load.duration {
+            while !isOver, ContinuousClock.now - began < load.duration {
                 let current = Int((ContinuousClock.now - began) / .seconds(1) / RegisterWorkload.epochSeconds)
                 if current != epoch { (epoch, known) = (current, [:]) }
                 let file = epoch * load.files + Int.random(in: 0..<load.files)
@@ -139,10 +156,12 @@ package enum RegisterWorkload {
             }
         }
 
-        func readBack(with connection: BanyanClient) async {
-            for file in Set(history.map(\.file)).sorted() {
-                _ = await perform(.get, load.clients, on: file, revision: 0, connection)
-            }
+        func end() { isOver = true }
+
+        var files: [Int] { Set(history.map(\.file)).sorted() }
+
+        func readBack(_ file: Int, _ client: Int, with connection: BanyanClient) async {
+            _ = await perform(.get, client, on: file, revision: 0, connection)
         }
     }
 }

@@ -21,8 +21,10 @@ struct BanyanLoad: AsyncParsableCommand {
               banyan-load --ramp                                            from 1 client to 1,024: where is the knee?
               banyan-load --during kill-leader@5s                           what does a leader's end cost?
 
-            The files stand in /load; gets, listings and --fill write them first. No two contents are alike, and none \
-            compresses. The exit code is 1 when more than --max-error-rate of the requests failed.
+            The files stand in /load; gets, listings and --fill write them first. No two contents are alike, and nothing of \
+            them compresses. The rate counts what was acknowledged in the measured time; the latency is that of every \
+            request that was due in it, whatever became of it. The exit code is 1 when more than --max-error-rate of the \
+            requests failed or were never sent.
 
             --workload register measures nothing: its clients put, get, compare and set, and delete --files files (new ones \
             every two seconds) while you do your worst to the cluster, and write down what they saw:
@@ -71,16 +73,20 @@ struct BanyanLoad: AsyncParsableCommand {
     var history: String?
 
     func validate() throws {
-        guard clients > 0, connections > 0, files > 0, directories > 0, duration.value > 0,
-            (0...(1 << 20)).contains(size)
+        guard clients > 0, connections > 0, directories > 0, duration.value >= 0.01, (0...(1 << 20)).contains(size)
         else {
             throw ValidationError(
-                "--clients, --connections, --files, --directories and --duration must be positive, --size from 0 to 1048576"
-            )
+                "--clients, --connections and --directories must be positive, --duration at least 0.01s, --size from 0 to "
+                    + "1048576")
         }
         guard clients <= 65_536 else { throw ValidationError("--clients: at most 65536") }
-        guard rate ?? 1 > 0, rate ?? 1 <= 10_000_000 else {
-            throw ValidationError("--rate must be positive, and at most 10000000")
+        guard (1...1_000_000_000).contains(files) else { throw ValidationError("--files is from 1 to 1000000000") }
+        guard (0.001...10_000_000).contains(rate ?? 1) else {
+            throw ValidationError("--rate is from 0.001 to 10000000")
+        }
+        if let late = during?.firstFault(after: duration) {
+            throw ValidationError(
+                "--during: at \(late.value) s the load is over; --duration is \(duration.value) s")
         }
         guard (0...1).contains(errorRateMax) else { throw ValidationError("--max-error-rate is from 0 to 1") }
         guard (workload == .mixed) == (mix != nil) else {
@@ -89,10 +95,18 @@ struct BanyanLoad: AsyncParsableCommand {
         guard (workload == .register) == (history != nil) else {
             throw ValidationError("--workload register and --history FILE belong together")
         }
+        guard workload != .register || !(isMeasuring || ramp || fill || during != nil || rate != nil) else {
+            throw ValidationError(
+                "--workload register measures nothing: it excludes --rate, --ramp, --during, --fill, --json, --csv, --html "
+                    + "and --max-error-rate")
+        }
         guard !ramp || (rate == nil && during == nil && csv == nil && html == nil) else {
             throw ValidationError("--ramp excludes --rate, --during, --csv and --html")
         }
     }
+
+    /// Whether it was said what to do with what is measured.
+    private var isMeasuring: Bool { json != nil || csv != nil || html != nil || errorRateMax > 0 }
 
     static func main() async { await Console.run(Self.self) }
 
@@ -120,54 +134,77 @@ struct BanyanLoad: AsyncParsableCommand {
     func run() async throws {
         let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
         let load = load(of: list.addresses)
-        if let history { return try await runRegister(load, to: history) }
-        if ramp { return try await Ramp(workload: workload.rawValue, json: json).run(load) }
-        let live = LiveLine()
+        // After an hour's load it is too late to learn that the result can't be kept.
+        for path in [json, csv, html, history] { if let path { try checkWritable(path) } }
         let interruption = Interruption()
-        let begin = interruption.begin
-        if !load.needsFilling { begin() }
-        let filling: @Sendable (Int) -> Void = { files in
-            live.filling(files)
-            if files == load.files { begin() }
+        if let history { return try await runRegister(load, to: history, interruption) }
+        if ramp {
+            return try await Ramp(workload: workload.rawValue, json: json, errorRateMax: errorRateMax)
+                .run(load, interruption)
         }
-        let result = try await measure(
-            load, faults: during?.faults(on: list.addresses) ?? [], interruption: interruption.stream,
-            filling: filling, progress: live.second)
-        live.end()
+        let result = try await measure(load, faults: during?.faults(on: list.addresses) ?? [], interruption)
         let report = Report(workload: workload.rawValue, load: load, result: result)
+        if json != "-", csv != "-", html != "-" { try Console.print(report.table()) }
         if let json { try write(report.json(), to: json) }
         if let csv { try write(report.csv(), to: csv) }
         if let html { try write(HTMLReport(report).page(), to: html) }
-        if json != "-", csv != "-", html != "-" { try Console.print(report.table()) }
         if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
-        if result.operations == 0 {
-            throw CommandFailure(result.firstError ?? "no operation ended within --duration", exitCode: 5)
-        }
-        if result.errorRate > errorRateMax { throw ExitCode.failure }
+        try result.check(errorRateMax)
     }
 
     /// What failed is part of the history, and no failure of the tool.
-    private func runRegister(_ load: Load, to path: String) async throws {
-        let result = try await RegisterWorkload.run(load)
+    private func runRegister(_ load: Load, to path: String, _ interruption: Interruption) async throws {
+        interruption.begin()
+        let result = try await RegisterWorkload.run(load, until: interruption.stream)
         try write(String(decoding: HistoryFile.encode(result.history), as: UTF8.self), to: path)
         try Console.print(
             "register  \(result.history.count) operations, \(result.answered) answered, \(result.failures) failed"
                 + (result.firstFailure.map { ", the first: \($0)" } ?? ""))
+        if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
         if result.answered == 0 { throw CommandFailure(result.firstFailure ?? "nothing was answered", exitCode: 5) }
     }
 }
 
-/// Runs a load, and says in one line why it could not begin.
-func measure(
-    _ load: Load, faults: [Fault] = [], interruption: AsyncStream<Void>? = nil,
-    filling: @escaping @Sendable (Int) -> Void = { _ in },
-    progress: @escaping @Sendable (LoadResult.Second) -> Void = { _ in }
-) async throws -> LoadResult {
+/// Runs a load with its live line, and says in one line why it could not be done.
+func measure(_ load: Load, faults: [Fault] = [], _ interruption: Interruption) async throws -> LoadResult {
+    let live = LiveLine()
+    defer { live.end() }
+    let begin = interruption.begin
+    if !load.isFilled { begin() }
+    let filling: @Sendable (Int) -> Void = { files in
+        live.filling(files)
+        if files == load.files { begin() }
+    }
     do {
         return try await LoadGenerator.run(
-            load, faults: faults, interruption: interruption, filling: filling, progress: progress)
+            load, faults: faults, interruption: interruption.stream, filling: filling, progress: live.second)
     } catch let error as BanyanError {
         throw CommandFailure("\(error)", exitCode: 5)
+    }
+}
+
+extension LoadResult {
+    /// - Throws: what makes the exit code, in words.
+    func check(_ errorRateMax: Double) throws {
+        if operations == 0 {
+            throw CommandFailure(firstError ?? "no operation ended within --duration", exitCode: 5)
+        }
+        guard errorRate > errorRateMax else { return }
+        throw CommandFailure(
+            "\(errors) of the requests failed and \(unsent) were never sent: "
+                + "\((errorRate * 10_000).rounded() / 100) %, more than --max-error-rate \(errorRateMax)")
+    }
+}
+
+/// - Parameter path: - is standard output.
+private func checkWritable(_ path: String) throws {
+    guard path != "-" else { return }
+    let file = URL(fileURLWithPath: path)
+    var isDirectory: ObjCBool = false
+    let isThere = FileManager.default.fileExists(atPath: file.path, isDirectory: &isDirectory)
+    let target = isThere ? file.path : file.deletingLastPathComponent().path
+    guard !isDirectory.boolValue, access(target, W_OK) == 0 else {
+        throw CommandFailure("\(path): can't be written")
     }
 }
 

@@ -3,6 +3,7 @@ import BanyanClient
 import Console
 import Foundation
 import LoadGenerator
+import Synchronization
 
 /// What is done to members on this machine while they are loaded: kill-leader@5s,pause-leader@12s.
 struct FaultPlan: ExpressibleByArgument {
@@ -29,6 +30,22 @@ struct FaultPlan: ExpressibleByArgument {
     /// How long a paused leader stands still.
     private static let pause = DispatchTimeInterval.seconds(5)
 
+    /// Members that stand still. However the tool ends, none of them stays so.
+    private static let paused: Mutex<Set<pid_t>> = {
+        atexit { FaultPlan.resumeAll() }
+        return Mutex([])
+    }()
+
+    private static func resumeAll() {
+        paused.withLock { processes in
+            for process in processes { kill(process, SIGCONT) }
+            processes = []
+        }
+    }
+
+    /// The first time that comes too late to strike.
+    func firstFault(after duration: Seconds) -> Seconds? { faults.map(\.at).first { $0.value >= duration.value } }
+
     func faults(on nodes: [String]) -> [Fault] {
         faults.map { kind, at in
             Fault(after: at.duration) {
@@ -44,13 +61,21 @@ struct FaultPlan: ExpressibleByArgument {
                 return (
                     description,
                     {
-                        kill(process, kind == .pauseLeader ? SIGSTOP : SIGKILL)
+                        try Self.signal(process, kind == .pauseLeader ? SIGSTOP : SIGKILL)
                         guard kind == .pauseLeader else { return }
-                        DispatchQueue.global().asyncAfter(deadline: .now() + Self.pause) { kill(process, SIGCONT) }
+                        Self.paused.withLock { _ = $0.insert(process) }
+                        DispatchQueue.global().asyncAfter(deadline: .now() + Self.pause) {
+                            Self.paused.withLock { if $0.remove(process) != nil { kill(process, SIGCONT) } }
+                        }
                     }
                 )
             }
         }
+    }
+
+    private static func signal(_ process: pid_t, _ number: Int32) throws {
+        guard kill(process, number) != 0 else { return }
+        throw CommandFailure("--during: process \(process) can't be signalled: \(String(cString: strerror(errno)))")
     }
 
     /// The member's process, if it runs on this machine and under a name that leaves no doubt.

@@ -1,4 +1,5 @@
 import Foundation
+import LoadGenerator
 
 /// A result as one page that needs nothing else: charts as SVG, readable by day and by night.
 struct HTMLReport {
@@ -39,15 +40,16 @@ struct HTMLReport {
     private var circumstances: String {
         let loop = report.rate.map { "open loop, \(grouped($0)) due a second" } ?? "closed loop"
         return "\(loop), \(report.clients) clients on \(report.connections) connections, \(report.size) bytes, "
-            + "\(report.files) files, \(report.distribution), \(Report.rounded(report.seconds)) s"
+            + "\(report.files) files, \(report.distribution), " + (report.reads.isEmpty ? "" : report.reads + ", ")
+            + "\(Report.rounded(report.seconds)) s"
     }
 
     private var figures: [(String, String)] {
-        let at = { (name: String) in short(report.latencyMilliseconds[name] ?? 0) + " ms" }
+        let at = { (name: String) in short(report.latencyMs[name] ?? 0) + " ms" }
         return [
             ("per second", grouped(report.operationsPerSecond)), ("p50", at("p50")), ("p99", at("p99")),
             ("p99.9", at("p999")), ("longest", at("max")), ("refused", "\(report.refused)"),
-            ("unknown", "\(report.unknown)"), ("tool's processor", "\(Int((report.toolShare * 100).rounded())) %"),
+            ("unknown", "\(report.unknown)"), ("tool's processor", Report.percent(report.toolThreadShare)),
         ]
     }
 
@@ -57,10 +59,7 @@ struct HTMLReport {
 
     private var warning: String {
         var lines: [String] = []
-        if report.unsent > 0 {
-            lines.append(
-                "\(report.unsent) requests were due and never sent: the rate is more than the clients get answered.")
-        }
+        if let unsent = report.unsentText { lines.append("Never sent: \(unsent).") }
         if report.isLimitedByTool { lines.append("The tool is itself the limit: these figures are its own.") }
         return lines.map { "<p class=\"warning\">\(escaped($0))</p>" }.joined()
     }
@@ -70,9 +69,9 @@ struct HTMLReport {
     }
 
     private var operations: String {
-        guard report.latencyByOperation.count > 1 else { return "" }
+        guard report.latencyMsByOperation.count > 1 else { return "" }
         let names = ["p50", "p90", "p99", "p999", "max"]
-        let rows = report.latencyByOperation.sorted { $0.key < $1.key }.map { kind, latency in
+        let rows = report.latencyMsByOperation.sorted { $0.key < $1.key }.map { kind, latency in
             "<tr><th>\(escaped(kind))</th>" + names.map { "<td>\(latency[$0] ?? 0)</td>" }.joined() + "</tr>"
         }
         return "<section><h2>By operation, milliseconds</h2><table><tr><th></th>"
@@ -81,13 +80,7 @@ struct HTMLReport {
     }
 
     private var events: String {
-        var rows = report.faults.map { fault in
-            (
-                fault.second,
-                "\(fault.description): \(Int((fault.gapSeconds * 1000).rounded())) ms without an acknowledgement; of the "
-                    + "requests under way \(fault.acknowledged) acknowledged, \(fault.refused) refused, \(fault.unknown) unknown"
-            )
-        }
+        var rows = report.faults.map { ($0.second, Report.text(of: $0)) }
         rows += report.leaders.map { ($0.second, $0.member == 0 ? "no member leads" : "member \($0.member) leads") }
         guard !rows.isEmpty else { return "" }
         return "<section><h2>What happened</h2><table>"
@@ -105,10 +98,14 @@ struct HTMLReport {
     }
 
     private var latency: String {
-        let line = { (value: (Report.SecondRow) -> Double) in report.timeline.map { (Double($0.second), value($0)) } }
+        // A second without an answer interrupts the lines: it has no latency.
+        let parts = report.timeline.split { $0.max == nil }
+        let lines = { (value: (LoadResult.Second) -> Double?, style: String) in
+            parts.map { part in (points: part.map { (Double($0.second), value($0) ?? 0) }, style: style) }
+        }
         return chart(
-            [(line { $0.max }, "c"), (line { $0.p99 }, "b"), (line { $0.p50 }, "a")], marks: marks, unit: "ms",
-            isLogarithmic: true)
+            lines({ $0.max }, "c") + lines({ $0.p99 }, "b") + lines({ $0.p50 }, "a"), marks: marks,
+            lastX: report.timeline.last.map { Double($0.second) }, unit: "ms", isLogarithmic: true)
     }
 
     /// When another member led, and when faults struck.
@@ -121,7 +118,7 @@ struct HTMLReport {
     /// How many nines: each tenth of the rest gets as much room as the one before.
     private var percentiles: String {
         let nines = { (percentile: Double) in -log10(max(1e-6, 1 - percentile / 100)) }
-        let points = report.percentileCurve.filter { $0.percentile < 99.9999 }.map {
+        let points = report.percentiles.filter { $0.percentile < 99.9999 }.map {
             (nines($0.percentile), $0.milliseconds)
         }
         let end = max(2, points.last?.0 ?? 2)
@@ -135,11 +132,12 @@ struct HTMLReport {
 
     private func chart(
         _ lines: [(points: [(Double, Double)], style: String)], marks: [(x: Double, text: String, isFault: Bool)],
-        errors: [(Double, String)] = [], xTicks: [(Double, String)]? = nil, unit: String, dots: Bool = true,
+        errors: [(Double, String)] = [], xTicks: [(Double, String)]? = nil, lastX: Double? = nil, unit: String,
+        dots: Bool = true,
         isLogarithmic: Bool = false
     ) -> String {
         let all = lines.flatMap(\.points)
-        guard let last = all.map(\.0).max(), let most = all.map(\.1).max(), all.count > 0 else {
+        guard let last = lastX ?? all.map(\.0).max(), let most = all.map(\.1).max(), all.count > 0 else {
             return "<p>Nothing was answered.</p>"
         }
         let xEnd = max(last, xTicks?.last?.0 ?? 0, 0.001)

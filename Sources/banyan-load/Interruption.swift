@@ -1,13 +1,13 @@
 import Foundation
 import Synchronization
 
-/// Ctrl-C: a load that is being measured ends early, and what was measured until then is reported. Before that, or when it
-/// comes twice, the tool ends at once.
+/// Ctrl-C and SIGTERM: a load that is being measured ends early, and what was measured until then is reported. Before that,
+/// or when they come twice, the tool ends at once.
 final class Interruption {
     static let exitCode: Int32 = 130
 
     let stream: AsyncStream<Void>
-    private let source: any DispatchSourceSignal
+    private let sources: [any DispatchSourceSignal]
     private let state = State()
 
     private final class State: Sendable {
@@ -20,14 +20,18 @@ final class Interruption {
     init() {
         let (stream, continuation) = AsyncStream.makeStream(of: Void.self)
         self.stream = stream
-        signal(SIGINT, SIG_IGN)
-        source = DispatchSource.makeSignalSource(signal: SIGINT)
-        source.setEventHandler { [state] in
-            let isSecond = state.hasCome.exchange(true, ordering: .relaxed)
-            if isSecond || !state.isMeasuring.load(ordering: .relaxed) { exit(Self.exitCode) }
-            continuation.yield()
+        sources = [SIGINT, SIGTERM].map { number in
+            signal(number, SIG_IGN)
+            return DispatchSource.makeSignalSource(signal: number)
         }
-        source.resume()
+        for source in sources {
+            source.setEventHandler { [state] in
+                let isSecond = state.hasCome.exchange(true, ordering: .relaxed)
+                if isSecond || !state.isMeasuring.load(ordering: .relaxed) { exit(Self.exitCode) }
+                continuation.yield()
+            }
+            source.resume()
+        }
     }
 
     /// What to call when the measuring begins.

@@ -1,3 +1,4 @@
+import ArgumentParser
 import Console
 import Foundation
 import LoadGenerator
@@ -9,35 +10,53 @@ struct Ramp {
 
     let workload: String
     let json: String?
+    let errorRateMax: Double
 
-    func run(_ load: Load) async throws {
+    func run(_ load: Load, _ interruption: Interruption) async throws {
         var rows: [(report: Report, power: Double)] = []
+        var worst: LoadResult?
         if json != "-" {
             try Console.print(Self.line(["clients", "per second", "p50 ms", "p99 ms", "p99.9 ms", "errors"]))
         }
         for clients in Self.steps {
             var step = load
             (step.clients, step.connections) = (clients, min(load.connections, clients))
+            // The first step's files are there for all.
             step.isFilled = load.isFilled && rows.isEmpty
-            let result = try await measure(step)
+            let result = try await measure(step, interruption)
+            if interruption.hasCome { break }
+            if result.errorRate > worst?.errorRate ?? -1 { worst = result }
             let report = Report(workload: workload, load: step, result: result)
             rows.append((report, result.operationsPerSecond / max(0.001, result.latency.mean / 1000)))
-            let latency = report.latencyMilliseconds
+            let latency = report.latencyMs
             if json != "-" {
                 try Console.print(
                     Self.line([
                         "\(clients)", "\(Int(result.operationsPerSecond))", "\(latency["p50"] ?? 0)",
                         "\(latency["p99"] ?? 0)", "\(latency["p999"] ?? 0)", "\(result.errors)",
+                        report.isLimitedByTool ? "the tool is itself the limit" : "",
                     ]))
             }
         }
-        let knee = rows.max { $0.power < $1.power }?.report.clients ?? 0
-        if json != "-" {
-            try Console.print("the knee is at \(knee) clients: beyond, waiting grows faster than the rate")
+        let knee = Self.knee(rows.map { ($0.report.clients, $0.power) })
+        if json != "-", !interruption.hasCome {
+            try Console.print(
+                knee.map { "the knee is at \($0) clients: beyond, waiting grows faster than the rate" }
+                    ?? "there is no knee: the rate still grows faster than the waiting")
         }
-        guard let json else { return }
-        let steps = rows.map { $0.report.json() }.joined(separator: ",")
-        try write("{\"knee_clients\":\(knee),\"steps\":[\(steps)]}", to: json)
+        if let json {
+            let steps = rows.map { $0.report.json() }.joined(separator: ",")
+            try write("{\"knee_clients\":\(knee.map { "\($0)" } ?? "null"),\"steps\":[\(steps)]}", to: json)
+        }
+        if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
+        try worst?.check(errorRateMax)
+    }
+
+    /// Nil when the last step is the best: then nothing is known of what comes behind it.
+    static func knee(_ steps: [(clients: Int, power: Double)]) -> Int? {
+        guard let best = steps.max(by: { $0.power < $1.power }), best.clients != steps.last?.clients, best.power > 0
+        else { return nil }
+        return best.clients
     }
 
     private static func line(_ fields: [String]) -> String {

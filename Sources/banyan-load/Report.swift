@@ -1,3 +1,4 @@
+import BanyanClient
 import Foundation
 import Histogram
 import LoadGenerator
@@ -6,104 +7,70 @@ import LoadGenerator
 struct Report: Encodable {
     let system = "banyan"
     let workload: String
+    /// Parts by operation.
+    let mix: [String: Int]
     let clients: Int
     let connections: Int
     let size: Int
     let files: Int
     let directories: Int
     let distribution: String
+    /// Of reads, and where they went.
+    let consistency: String
+    let target: String
+    /// Whether all files were written first.
+    let isFilled: Bool
     /// Of an open loop.
     let rate: Double?
+    let warmupSeconds: Double
     let seconds: Double
     let operations: Int
     let operationsPerSecond: Double
+    let late: Int
     let errors: Int
     let refused: Int
     let unknown: Int
     let unsent: Int
-    let latencyMilliseconds: [String: Double]
-    let latencyByOperation: [String: [String: Double]]
-    let faults: [FaultRow]
-    let leaders: [LeaderRow]
-    let timeline: [SecondRow]
-    /// Parts of one processor and of the whole machine.
-    let toolShare: Double
+    /// Of all that was due, from 0 to 1.
+    let errorRate: Double
+    let latencyMs: [String: Double]
+    let latencyMsByOperation: [String: [String: Double]]
+    let faults: [LoadResult.FaultReport]
+    let leaders: [LoadResult.LeaderChange]
+    let timeline: [LoadResult.Second]
+    /// Parts of one processor, and of the whole machine.
+    let toolThreadShare: Double
+    let toolThreadWaiting: Double?
     let machineShare: Double?
-    /// From the fastest answer to the slowest, as (part of all, milliseconds).
-    let percentileCurve: [CurvePoint]
-
+    /// A thread that never rests measures itself.
+    let isLimitedByTool: Bool
+    /// From the fastest answer to the slowest: per cent of all, and milliseconds.
+    let percentiles: [CurvePoint]
     let firstError: String?
-
-    struct FaultRow: Encodable {
-        let description: String
-        let second: Double
-        let gapSeconds: Double
-        let acknowledged: Int
-        let refused: Int
-        let unknown: Int
-
-        enum CodingKeys: String, CodingKey {
-            case description, second, acknowledged, refused, unknown
-            case gapSeconds = "gap_seconds"
-        }
-    }
-
-    struct LeaderRow: Encodable {
-        let second: Double
-        let member: UInt64
-    }
-
-    struct SecondRow: Encodable {
-        let second: Int
-        let operations: Int
-        let errors: Int
-        let p50: Double
-        let p99: Double
-        let max: Double
-        let leader: UInt64
-    }
 
     struct CurvePoint: Encodable {
         let percentile: Double
         let milliseconds: Double
     }
 
-    enum CodingKeys: String, CodingKey {
-        case system, workload, clients, connections, size, files, directories, distribution, rate, seconds, operations
-        case errors, refused, unknown, unsent, faults, leaders, timeline
-        case operationsPerSecond = "operations_per_second"
-        case latencyMilliseconds = "latency_ms"
-        case latencyByOperation = "latency_ms_by_operation"
-        case toolShare = "tool_thread_share"
-        case machineShare = "machine_share"
-        case percentileCurve = "percentiles"
-        case firstError = "first_error"
-    }
-
     init(workload: String, load: Load, result: LoadResult) {
         self.workload = workload
+        mix = Dictionary(uniqueKeysWithValues: load.mix.weights.map { ($0.operation.rawValue, $0.weight) })
         (clients, connections, size) = (load.clients, load.connections, load.size)
         (files, directories, distribution) = (load.files, load.directories, load.distribution.rawValue)
-        (rate, seconds) = (load.rate, result.seconds)
+        (consistency, target, isFilled) = (load.consistency.name, load.isSpread ? "spread" : "leader", load.isFilled)
+        (rate, warmupSeconds, seconds) = (load.rate, load.warmup / .seconds(1), result.seconds)
         (operations, operationsPerSecond) = (result.operations, result.operationsPerSecond)
-        (errors, refused, unknown, unsent) = (result.errors, result.refused, result.unknown, result.unsent)
+        (late, errors, errorRate) = (result.late, result.errors, result.errorRate)
+        (refused, unknown, unsent) = (result.refused, result.unknown, result.unsent)
         firstError = result.firstError
-        latencyMilliseconds = Self.percentiles(of: result.latency)
-        latencyByOperation = Dictionary(
+        latencyMs = Self.percentiles(of: result.latency)
+        latencyMsByOperation = Dictionary(
             uniqueKeysWithValues: result.latencyByOperation.map { ($0.key.rawValue, Self.percentiles(of: $0.value)) })
-        faults = result.faults.map {
-            FaultRow(
-                description: $0.description, second: $0.second, gapSeconds: $0.gapSeconds,
-                acknowledged: $0.acknowledged, refused: $0.refused, unknown: $0.unknown)
-        }
-        leaders = result.leaders.map { LeaderRow(second: $0.second, member: $0.member) }
-        timeline = result.timeline.map {
-            SecondRow(
-                second: $0.second, operations: $0.operations, errors: $0.errors, p50: $0.median, p99: $0.percentile99,
-                max: $0.longest, leader: $0.leader)
-        }
-        (toolShare, machineShare) = (result.threadShare, result.machineShare)
-        percentileCurve = result.latency.percentiles(ticksPerHalfDistance: 5).map {
+        (faults, leaders, timeline) = (result.faults, result.leaders, result.timeline)
+        (toolThreadShare, toolThreadWaiting) = (result.threadShare, result.threadWaiting)
+        (machineShare, isLimitedByTool) = (result.machineShare, result.threadShare > 0.9)
+        percentiles = result.latency.percentiles(ticksPerHalfDistance: 5).map {
             CurvePoint(percentile: $0.percentile, milliseconds: Double($0.value) / 1000)
         }
     }
@@ -120,14 +87,16 @@ struct Report: Encodable {
 
     func json() -> String {
         let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         // Numbers and texts alone: there is nothing that can't be encoded.
         return (try? encoder.encode(self)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
     }
 
     func csv() -> String {
-        let rows = timeline.map {
-            "\($0.second),\($0.operations),\($0.errors),\($0.p50),\($0.p99),\($0.max),\($0.leader)"
+        let rows = timeline.map { (row: LoadResult.Second) in
+            let latencies = [row.p50, row.p99, row.max].map { $0.map { "\($0)" } ?? "" }.joined(separator: ",")
+            return "\(row.second),\(row.operations),\(row.errors),\(latencies),\(row.leader)"
         }
         return (["second,operations,errors,p50_ms,p99_ms,max_ms,leader"] + rows).joined(separator: "\n")
     }
@@ -135,26 +104,21 @@ struct Report: Encodable {
     func table() -> String {
         var lines = [
             "\(workload)  \(clients) clients on \(connections) connections, \(size) bytes, \(files) files, \(distribution)"
-                + (rate.map { ", \(Int($0)) due a second" } ?? ""),
+                + (rate.map { ", \(Self.rounded($0)) due a second" } ?? "") + (reads.isEmpty ? "" : ", " + reads),
             "operations   \(operations) in \(Self.rounded(seconds)) s: \(Int(operationsPerSecond)) per second",
-            "latency ms   " + Self.text(of: latencyMilliseconds),
+            "latency ms   " + Self.text(of: latencyMs),
         ]
-        if latencyByOperation.count > 1 {
-            lines += latencyByOperation.sorted { $0.key < $1.key }.map { kind, latency in
+        if latencyMsByOperation.count > 1 {
+            lines += latencyMsByOperation.sorted { $0.key < $1.key }.map { kind, latency in
                 "  " + kind.padding(toLength: 11, withPad: " ", startingAt: 0) + Self.text(of: latency)
             }
         }
         lines.append(
             "errors       \(errors)" + (errors > 0 ? ": \(refused) refused, \(unknown) unknown" : "")
                 + (firstError.map { ", the first: \($0)" } ?? ""))
-        if unsent > 0 {
-            lines.append("not sent     \(unsent) that were due: the rate is more than \(clients) clients get answered")
-        }
+        if let unsentText { lines.append("not sent     " + unsentText) }
         for fault in faults {
-            lines.append(
-                "fault        \(fault.description), at \(Self.rounded(fault.second)) s: "
-                    + "\(Int((fault.gapSeconds * 1000).rounded())) ms without an acknowledgement; of the requests under way "
-                    + "\(fault.acknowledged) acknowledged, \(fault.refused) refused, \(fault.unknown) unknown")
+            lines.append("fault        at \(Self.rounded(fault.second)) s, " + Self.text(of: fault))
         }
         if leaders.count > 1 {
             lines.append(
@@ -163,16 +127,30 @@ struct Report: Encodable {
                     .joined(separator: ", "))
         }
         lines.append(
-            "processors   the tool's thread used \(Int((toolShare * 100).rounded())) % of one"
-                + (machineShare.map { "; the whole machine was \(Int(($0 * 100).rounded())) % busy" } ?? ""))
+            "processors   the tool's thread used \(Self.percent(toolThreadShare)) of one"
+                + (toolThreadWaiting.map { ", and waited for one \(Self.percent($0)) of the time" } ?? "")
+                + (machineShare.map { "; the whole machine was \(Self.percent($0)) busy" } ?? ""))
         if isLimitedByTool {
             lines.append("             the tool is itself the limit: run several, or on another machine")
         }
         return lines.joined(separator: "\n")
     }
 
-    /// A thread that never rests measures itself.
-    var isLimitedByTool: Bool { toolShare > 0.9 }
+    // MARK: words that several forms use
+
+    /// How reads were asked; nothing when there were none.
+    var reads: String { mix.keys.contains { $0 != "put" } ? "\(consistency) reads, \(target)" : "" }
+
+    var unsentText: String? {
+        unsent == 0 ? nil : "\(unsent) that were due: the rate is more than \(clients) clients get answered"
+    }
+
+    static func text(of fault: LoadResult.FaultReport) -> String {
+        "\(fault.description): \(Int((fault.gapSeconds * 1000).rounded())) ms without an acknowledgement; of the requests "
+            + "under way \(fault.acknowledged) acknowledged, \(fault.refused) refused, \(fault.unknown) unknown"
+    }
+
+    static func percent(_ part: Double) -> String { "\(Int((part * 100).rounded())) %" }
 
     private static func text(of latency: [String: Double]) -> String {
         [("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p999"), ("max", "max")]
@@ -180,4 +158,14 @@ struct Report: Encodable {
     }
 
     static func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }
+}
+
+extension Consistency {
+    fileprivate var name: String {
+        switch self {
+        case .linearizable: "linearizable"
+        case .lease: "lease"
+        case .stale: "stale"
+        }
+    }
 }

@@ -12,8 +12,12 @@ struct LoadToolTests {
             let refused: Int
             let unknown: Int
         }
-        struct Second: Decodable { let operations: Int }
+        struct Second: Decodable {
+            let operations: Int
+            let p50: Double?
+        }
         let operations: Int
+        let late: Int
         let refused: Int
         let unknown: Int
         let unsent: Int
@@ -49,9 +53,9 @@ struct LoadToolTests {
             ])
         #expect(code == 0, "\(errors)")
         let found = try #require(report)
-        // What was answered after the end counts in the latencies alone: those are of the clients' last requests.
-        let counted = found.operations + found.refused + found.unknown + found.unsent
-        #expect((1500 - 16...1501).contains(counted), "\(counted) of 1,500 are accounted for")
+        // At either end of the time that is measured each client may be in the midst of a request.
+        let counted = found.operations + found.late + found.refused + found.unknown + found.unsent
+        #expect((1500 - 16...1501 + 16).contains(counted), "\(counted) of 1,500 are accounted for")
         #expect(Set(found.latencyMsByOperation.keys) == ["put", "get", "list"])
         let fault = try #require(found.faults.first)
         #expect(fault.gapSeconds > 0)
@@ -80,6 +84,70 @@ struct LoadToolTests {
         let bytes = try await client.status().first { $0.role == "leader" }?.statistics["state_bytes"] ?? 0
         #expect(bytes > 100 * 2000)
         await client.close()
+    }
+
+    @Test("the latency of an open loop counts from when a request was due, and what was never sent has waited too")
+    func due() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        // Two seconds of the paused leader's five are measured, and two before them: half of the requests wait.
+        let (report, code, errors) = try await load(
+            cluster,
+            [
+                "--clients", "4", "--files", "10", "--rate", "100", "--warmup", "0s", "--duration", "4s", "--during",
+                "pause-leader@2s", "--max-error-rate", "1",
+            ])
+        #expect(code == 0, "\(errors)")
+        let found = try #require(report)
+        #expect(found.unsent > 100)
+        let latency = try #require(found.latencyMsByOperation["put"])
+        // By the schedule the waits are spread from 0 to 2,000 ms: a loop that counts from sending sees four of them.
+        #expect(latency["p90"] ?? 0 > 1000, "\(latency)")
+        #expect(found.timeline.last?.p50 == nil)
+        // A member that the tool stopped goes on when the tool has ended.
+        let client = cluster.client()
+        #expect(await cluster.condition { try await client.status().first?.role == "leader" })
+        await client.close()
+    }
+
+    @Test("a ramp measures each step, finds a knee or says that there is none, and keeps to the allowed errors")
+    func ramp() async throws {
+        struct Ramp: Decodable {
+            struct Step: Decodable { let clients: Int }
+            let steps: [Step]
+        }
+        let cluster = try await TestCluster.start(members: 1)
+        let json = cluster.folder.appendingPathComponent("ramp.json").path
+        let arguments = [
+            "--nodes", cluster.addresses[0], "--ramp", "--workload", "get", "--files", "100", "--warmup", "0s",
+            "--duration", "0.05s", "--json", json,
+        ]
+        let result = try await cluster.run("banyan-load", arguments)
+        #expect(result.code == 0 && result.output.contains("knee"), "\(result.output)\(result.errors)")
+        let found = try JSONDecoder().decode(Ramp.self, from: Data(contentsOf: URL(fileURLWithPath: json)))
+        #expect(found.steps.map(\.clients) == (0...10).map { 1 << $0 })
+        // Nothing of it can be found any more.
+        let client = cluster.client()
+        _ = try await client.remove("/load", recursive: true)
+        _ = try await client.put("/load", [])
+        await client.close()
+        #expect(try await cluster.run("banyan-load", arguments + ["--workload", "put"]).code == 5)
+    }
+
+    @Test("what can't be done is said before the load begins")
+    func impossible() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let short = ["--warmup", "0s", "--duration", "0.1s"]
+        let (report, code, errors) = try await load(cluster, short + ["--during", "kill-follower@0s"])
+        #expect(report == nil && code == 5 && errors.contains("no follower"), "\(errors)")
+        #expect(try await load(cluster, short + ["--during", "kill-leader@1s"]).code == 2)
+        let nodes = ["--nodes", cluster.addresses[0]]
+        let missing = cluster.folder.appendingPathComponent("missing/load.html").path
+        let unwritable = try await cluster.run("banyan-load", nodes + ["--html", missing])
+        #expect(unwritable.code == 1 && unwritable.errors.contains(missing), "\(unwritable.errors)")
+        let register = nodes + ["--workload", "register", "--history", "-", "--rate", "5"]
+        #expect(try await cluster.run("banyan-load", register).code == 2)
+        try cluster.signal(1, SIGKILL)
+        #expect(try await cluster.run("banyan-load", nodes + short).code == 5)
     }
 
     @Test("a load that is interrupted reports what it measured")
