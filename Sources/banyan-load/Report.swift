@@ -104,7 +104,8 @@ struct Report: Encodable {
     func table() -> String {
         var lines = [
             "\(workload)  \(clients) clients on \(connections) connections, \(size) bytes, \(files) files, \(distribution)"
-                + (rate.map { ", \(Self.rounded($0)) due a second" } ?? "") + (reads.isEmpty ? "" : ", " + reads),
+                + (rate.map { ", \(String(format: "%g", $0)) due a second" } ?? "")
+                + (reads.isEmpty ? "" : ", " + reads),
             "operations   \(operations) in \(Self.rounded(seconds)) s: \(Int(operationsPerSecond)) per second",
             "latency ms   " + Self.text(of: latencyMs),
         ]
