@@ -110,10 +110,12 @@ public final class BanyanClient: Sendable {
     }
 
     /// Asks each member of the cluster what it believes, all at once. Members that don't answer within a second (or the
-    /// timeout, if that is shorter) are reported as unreachable.
+    /// timeout, if that is shorter) are reported as unreachable, and those that the leader does not know as removed.
     public func status() async throws -> [MemberReport] {
         var asked: Set<String> = []
         var reports: [UInt64: MemberReport] = [:]
+        /// Whom the leader of the highest term knows.
+        var known: (term: UInt64, ids: Set<UInt64>)?
         var toAsk = Set(nodes)
         var isReached = false
         while !toAsk.isEmpty {
@@ -126,16 +128,28 @@ public final class BanyanClient: Sendable {
             for case (let address, let status?) in answers {
                 isReached = true
                 reports[status.id] = MemberReport(status, address: address)
-                for part in status.members.split(separator: ",") {
+                let members = status.members.split(separator: ",").compactMap {
+                    part -> (id: UInt64, address: String)? in
                     let sides = part.split(separator: "=", maxSplits: 1)
-                    guard sides.count == 2, let id = UInt64(sides[0]) else { continue }
-                    if reports[id] == nil { reports[id] = MemberReport(unreachable: id, address: String(sides[1])) }
-                    toAsk.insert(String(sides[1]))
+                    guard sides.count == 2, let id = UInt64(sides[0]) else { return nil }
+                    return (id, String(sides[1]))
+                }
+                for (id, address) in members {
+                    if reports[id] == nil { reports[id] = MemberReport(unreachable: id, address: address) }
+                    toAsk.insert(address)
+                }
+                if status.role == .leader, status.term > known?.term ?? 0 {
+                    known = (status.term, Set(members.map(\.id)))
                 }
             }
             toAsk.subtract(asked)
         }
         guard isReached else { throw BanyanError.unreachable }
+        if let known {
+            for (id, report) in reports where !known.ids.contains(id) {
+                reports[id] = report.role == "unreachable" ? nil : report.removed
+            }
+        }
         return reports.values.sorted { $0.id < $1.id }
     }
 
@@ -193,11 +207,11 @@ public final class BanyanClient: Sendable {
         completion: @escaping @Sendable (Result<Frame, BanyanError>) -> Void
     ) {
         let (core, deadline) = (core, NIODeadline.now() + (limit ?? timeout))
-        loop.execute {
-            core.value.send(
-                ClientCore.Request(
-                    kind: kind, body: body, deadline: deadline, completion: completion, address: address))
+        let request = { @Sendable () -> ClientCore.Request in
+            ClientCore.Request(kind: kind, body: body, deadline: deadline, completion: completion, address: address)
         }
+        // Who is there already takes no detour through the loop's tasks.
+        if loop.inEventLoop { core.value.send(request()) } else { loop.execute { core.value.send(request()) } }
     }
 
     private static let malformed = BanyanError.protocolViolation("an answer can't be read")
@@ -281,6 +295,13 @@ extension MemberReport {
             workUnderWay: status.workUnderWay.map {
                 WorkReport(description: $0.description, bytesDone: $0.bytesDone, bytes: $0.bytes > 0 ? $0.bytes : nil)
             })
+    }
+
+    /// The member as one that the leader knows no more.
+    var removed: MemberReport {
+        MemberReport(
+            id: id, address: address, role: "removed", term: term, commitIndex: commitIndex, appliedIndex: appliedIndex,
+            digest: digest, statistics: statistics, workUnderWay: workUnderWay)
     }
 
     init(unreachable id: UInt64, address: String) {

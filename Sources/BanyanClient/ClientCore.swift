@@ -12,22 +12,35 @@ import WireProtocol
 final class ClientCore {
     typealias Completion = (Result<Frame, BanyanError>) -> Void
 
-    struct Request {
+    /// Passed from hand to hand, and never copied.
+    final class Request {
         var kind: Frame.Kind
-        var body: ByteBuffer
-        var deadline: NIODeadline
-        var completion: Completion
+        let body: ByteBuffer
+        let deadline: NIODeadline
+        let completion: Completion
         /// Some member said that there is no leader, or that it is busy.
         var wasRefused = false
         var redirects = 0
         /// Meant for this member alone, and for no other in its place.
-        var address: String?
+        let address: String?
         /// Of a write: what makes it one that may be sent again.
         var ticket: Session.Ticket?
         /// A write that was sent, and may have been proposed, and the answer is lost.
         var mayHaveHappened = false
         /// Opens or closes a session.
-        var isSessions = false
+        let isSessions: Bool
+
+        init(
+            kind: Frame.Kind, body: ByteBuffer, deadline: NIODeadline, completion: @escaping Completion,
+            address: String? = nil, isSessions: Bool = false
+        ) {
+            self.kind = kind
+            self.body = body
+            self.deadline = deadline
+            self.completion = completion
+            self.address = address
+            self.isSessions = isSessions
+        }
 
         var isRead: Bool { [.read, .leaseRead, .staleRead].contains(kind) }
         /// Whether it changes something: then it must not be sent again unless that is harmless.
@@ -117,7 +130,7 @@ final class ClientCore {
             if sessionlessUntil > .now() {
                 send(unticketed.removeFirst())
             } else if let ticket = session.issueTicket() {
-                var request = unticketed.removeFirst()
+                let request = unticketed.removeFirst()
                 request.ticket = ticket
                 send(request)
             } else {
@@ -174,7 +187,6 @@ final class ClientCore {
     /// A write that may have been proposed: in a session it can be sent again.
     private func lostAnswer(to request: Request) {
         guard request.ticket != nil else { return complete(request, .failure(request.unanswered)) }
-        var request = request
         request.mayHaveHappened = true
         retryLater(request)
     }
@@ -183,7 +195,6 @@ final class ClientCore {
     private func sessionEnded(for request: Request) {
         if let ticket = request.ticket, session.isOf(ticket) { session = Session() }
         guard !request.mayHaveHappened else { return complete(request, .failure(.unknownOutcome)) }
-        var request = request
         request.ticket = nil
         send(request)
     }
@@ -279,7 +290,6 @@ final class ClientCore {
             complete(request, .failure(.protocolViolation("a refusal can't be read")))
             return
         }
-        var request = request
         switch refusal.code {
         case .notLeader:
             request.redirects += 1

@@ -44,14 +44,14 @@ extension BanyanClient {
 
     private func verify(_ member: MemberReport) async throws -> VerificationReport {
         guard member.role != "unreachable" else {
-            return VerificationReport(member, Verification(), damage: "it can't be reached")
+            return VerificationReport(member, nil, obstacle: "it can't be reached")
         }
         do {
             var answer = try await request(.verify, ByteBuffer(), member.address, within: .hours(1)).get()
             guard let found = Verification(from: &answer) else { throw Self.malformedPiece }
-            return VerificationReport(member, found, damage: found.damage)
+            return VerificationReport(member, found)
         } catch let error as BanyanError {
-            return VerificationReport(member, Verification(), damage: "it does not answer: \(error)")
+            return VerificationReport(member, nil, obstacle: "it does not answer: \(error)")
         }
     }
 
@@ -116,12 +116,15 @@ public struct VerificationReport: Equatable, Sendable {
     /// How many entries of the log were read.
     public let entries: UInt64
     public let seconds: Double
-    /// What is damaged; empty if nothing is.
+    /// What is damaged; empty if nothing is, as far as it was read.
     public let damage: String
+    /// Why nothing is known of the member, whose figures are 0 then; nil if it was read.
+    public let obstacle: String?
 
-    init(_ member: MemberReport, _ found: Verification, damage: String) {
+    init(_ member: MemberReport, _ answer: Verification?, obstacle: String? = nil) {
         id = member.id
         address = member.address
+        let found = answer ?? Verification()
         index = found.index
         let digits = String(found.digest, radix: 16)
         digest = String(repeating: "0", count: 32 - digits.count) + digits
@@ -129,6 +132,7 @@ public struct VerificationReport: Equatable, Sendable {
         bytes = found.bytes
         entries = found.lastEntry == 0 ? 0 : found.lastEntry - found.firstEntry + 1
         seconds = Double(found.milliseconds) / 1000
-        self.damage = damage
+        damage = found.damage
+        self.obstacle = obstacle
     }
 }

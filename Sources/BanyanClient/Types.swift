@@ -118,7 +118,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
 public struct MemberReport: Equatable, Sendable {
     public let id: UInt64
     public let address: String
-    /// leader, follower, candidate, learner or unreachable.
+    /// leader, follower, candidate, learner, unreachable (its figures are 0 then), or removed: it runs, and the leader
+    /// knows it no more.
     public let role: String
     public let term: UInt64
     public let commitIndex: UInt64

@@ -26,6 +26,7 @@ package enum Console {
     ) async -> Never {
         signal(SIGPIPE, SIG_IGN)
         do {
+            try checkEncoding()
             var command = try root.parseAsRoot(arguments)
             if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
             exit(0)
@@ -45,10 +46,36 @@ package enum Console {
                 try? print(root.fullMessage(for: error))
                 exit(0)
             default:
-                complain(name, "\(root.message(for: error)); see '\(name) --help'")
+                let command = commandPath(root, arguments, name).joined(separator: " ")
+                complain(name, "\(root.message(for: error)); see '\(command) --help'")
                 exit(wrongUsage)
             }
         }
+    }
+
+    /// Swift would put a replacement character in the place of what is no UTF-8: two paths would become one.
+    private static func checkEncoding() throws {
+        for position in 0..<Int(CommandLine.argc) {
+            guard let argument = CommandLine.unsafeArgv[position] else { continue }
+            guard String(validatingCString: argument) == nil else { continue }
+            throw CommandFailure(
+                "argument \(position), '\(String(cString: argument))', is not UTF-8: paths and names are",
+                exitCode: wrongUsage)
+        }
+    }
+
+    /// The command that the arguments name, and the commands above it: whose help says more.
+    private static func commandPath(
+        _ command: any ParsableCommand.Type, _ arguments: [String], _ name: String
+    ) -> [String] {
+        for argument in arguments where !argument.hasPrefix("-") {
+            let below = command.configuration.subcommands.first {
+                ($0.configuration.commandName ?? $0._commandName) == argument
+            }
+            guard let below else { break }
+            return [name] + commandPath(below, Array(arguments.drop { $0 != argument }.dropFirst()), argument)
+        }
+        return [name]
     }
 
     /// One line on stderr.

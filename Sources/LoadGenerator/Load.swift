@@ -2,7 +2,18 @@ import BanyanClient
 
 /// What to do to a cluster, and for how long.
 package struct Load: Sendable {
-    package enum Operation: String, Sendable, CaseIterable { case put, get, list }
+    package enum Operation: String, Sendable, CaseIterable {
+        case put, get, list
+
+        /// Among all cases.
+        var position: Int {
+            switch self {
+            case .put: 0
+            case .get: 1
+            case .list: 2
+            }
+        }
+    }
 
     /// Which part of the operations is of which kind: at least one weight is positive.
     package struct Mix: Sendable, Equatable {

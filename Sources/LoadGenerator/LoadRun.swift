@@ -16,6 +16,10 @@ final class LoadRun {
     private var keys: KeyChooser
     private var content: Content
     private let weightSum: Int
+    /// Of as many files as find room in `pathsMax`, once they were used.
+    private var paths: [TreePath?]
+    /// By the operation's position among all.
+    private var latencies: [LoadResult.Latencies]
 
     private var result: LoadResult
     private var current = LoadResult.Second(second: 1)
@@ -54,6 +58,8 @@ final class LoadRun {
         let seed = UInt64.random(in: 0...UInt64.max)
         keys = KeyChooser(load.distribution, count: load.files, seed: seed)
         content = Content(size: load.size, seed: seed &+ 1)
+        paths = Array(repeating: nil, count: min(load.files, Self.pathsMax))
+        latencies = Load.Operation.allCases.map { _ in LoadResult.latencies }
         weightSum = load.mix.weights.reduce(0) { $0 + $1.weight }
         struckBy = Array(repeating: nil, count: load.clients)
         result = LoadResult(seconds: Double(Self.amount(load.duration).nanoseconds) / 1e9)
@@ -141,17 +147,27 @@ final class LoadRun {
         return load.mix.weights[0].operation
     }
 
+    /// Some MiB.
+    private static let pathsMax = 1 << 16
+
+    private func path(of file: Int) throws(TreeError) -> TreePath {
+        if file < paths.count, let path = paths[file] { return path }
+        let path = try TreePath(load.path(of: file))
+        if file < paths.count { paths[file] = path }
+        return path
+    }
+
     private func request(_ operation: Load.Operation, _ file: Int) -> (Frame.Kind, ByteBuffer) {
-        var body = ByteBuffer()
+        var body = ByteBufferAllocator().buffer(capacity: operation == .put ? load.size + 128 : 64)
         do throws(TreeError) {
             switch operation {
             case .put:
-                let path = try TreePath(load.path(of: file))
+                let path = try path(of: file)
                 content.next(in: &body) { Put(path: path, content: $0).write(to: &$1) }
                 return (.write, body)
             case .get:
                 let kind = load.consistency.begin(&body)
-                Query.get(try TreePath(load.path(of: file))).write(to: &body)
+                Query.get(try path(of: file)).write(to: &body)
                 return (kind, body)
             case .list:
                 let kind = load.consistency.begin(&body)
@@ -196,7 +212,7 @@ final class LoadRun {
 
     private func waited(_ microseconds: UInt64, for operation: Load.Operation) {
         result.latency.record(microseconds)
-        result.latencyByOperation[operation, default: LoadResult.latencies].record(microseconds)
+        latencies[operation.position].record(microseconds)
     }
 
     private enum Outcome {
@@ -345,6 +361,9 @@ final class LoadRun {
     private func finish() {
         guard !isReported else { return }
         isReported = true
+        for operation in Load.Operation.allCases where latencies[operation.position].totalCount > 0 {
+            result.latencyByOperation[operation] = latencies[operation.position]
+        }
         done.succeed(result)
     }
 

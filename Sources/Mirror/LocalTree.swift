@@ -17,18 +17,20 @@ package struct LocalError: Error, Sendable, CustomStringConvertible {
     package let path: String
     let code: CInt
 
-    init(path: String) {
+    init(path: String, code: CInt = errno) {
         self.path = path
-        code = errno
+        self.code = code
     }
 
-    package var description: String { "\(path): \(String(cString: strerror(code)))" }
+    package var description: String {
+        code == EILSEQ ? "\(path): its name is not UTF-8" : "\(path): \(String(cString: strerror(code)))"
+    }
 }
 
 /// The files of this machine, by their bytes' own names.
 enum LocalTree {
-    /// Everything below `root`, parents first. What is neither a file nor a directory (links, sockets, devices) and names
-    /// that are not UTF-8 are handed to `skip`, and what can't be read or just went to `fail`.
+    /// Everything below `root`, parents first. What is neither a file nor a directory (links, sockets, devices) is handed to
+    /// `skip`, and what can't be read, or has a name that is not UTF-8, to `fail`.
     ///
     /// - Throws: when `root` itself can't be read.
     static func scan(
@@ -46,7 +48,8 @@ enum LocalTree {
             while let item = readdir(stream) {
                 let bytes = withUnsafeBytes(of: &item.pointee.d_name) { Array($0.prefix { $0 != 0 }) }
                 guard let name = String(validating: bytes, as: UTF8.self) else {
-                    skip("\(root)\(directory)/\(String(decoding: bytes, as: UTF8.self))")
+                    fail(
+                        LocalError(path: "\(root)\(directory)/\(String(decoding: bytes, as: UTF8.self))", code: EILSEQ))
                     continue
                 }
                 if name == "." || name == ".." { continue }

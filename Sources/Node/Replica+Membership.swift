@@ -201,6 +201,11 @@ extension Replica {
         }
     }
 
+    /// Whether this member leads, and it is settled that the peer belongs to the cluster no more.
+    func hasRemoved(_ peer: PeerID) -> Bool {
+        core.role == .leader && core.log.configurationIndex <= core.commit && !core.configuration.peers.contains(peer)
+    }
+
     /// The peer as the configuration records it: of one that a joint configuration lets go, the one before.
     func recorded(_ peer: PeerID) -> Member? {
         let earlier = max(core.log.configurationIndex, 1) - 1

@@ -45,6 +45,10 @@ extension Server {
             connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
             connection.flush()
         case (.peer, .running(let replica)) where frame.kind == .peerMessage:
+            // One that was removed while it could not hear of it asks for votes until somebody tells it.
+            if replica.hasRemoved(PeerID(hello.incarnation)) {
+                throw Self.unknown(hello, to: replica.core.configuration)
+            }
             try replica.handlePeer(frame, from: PeerID(hello.incarnation), on: connection)
         case (.peer, .running(let replica)) where frame.kind == .snapshotChunk:
             try replica.handleSnapshot(frame, from: hello, on: connection)
@@ -129,14 +133,16 @@ extension Server {
         }
         let configuration = replica?.core.configuration ?? genesis
         if configuration.peers.contains(PeerID(hello.incarnation)) { return }
+        if hello.isBootstrapping || replica?.core.role == .leader { throw Self.unknown(hello, to: configuration) }
+    }
+
+    private static func unknown(_ hello: Hello, to configuration: Configuration) -> Goodbye {
         let isKnown = configuration.members.contains { $0.id == hello.memberID }
-        if hello.isBootstrapping || replica?.core.role == .leader {
-            throw Goodbye(
-                .unknownIncarnation,
-                isKnown
-                    ? "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
-                        + "under its old name; start it with --join, and run 'banyan member replace \(hello.memberID)'"
-                    : "member \(hello.memberID) does not belong to the cluster, or not any more")
-        }
+        return Goodbye(
+            .unknownIncarnation,
+            isKnown
+                ? "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
+                    + "under its old name; start it with --id, --cluster and --join, and run 'banyan member replace \(hello.memberID)'"
+                : "member \(hello.memberID) does not belong to the cluster, or not any more")
     }
 }

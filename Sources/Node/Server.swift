@@ -1,4 +1,5 @@
 import FileTree
+import Glibc
 import LMDB
 import Logging
 import NIOCore
@@ -132,9 +133,13 @@ package final class Server {
     /// Listens, and runs. On the loop's thread.
     package func start() -> EventLoopFuture<Void> {
         let this = NIOLoopBound(self, eventLoop: loop)
-        return Listener.bind(address, on: loop) { this.value.makeConnection() }.flatMapThrowing { channel in
-            try this.value.started(channel)
-        }
+        let address = address
+        return Listener.bind(address, on: loop) { this.value.makeConnection() }
+            .flatMapErrorThrowing { error in
+                let reason = (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(error)"
+                throw StartError("can't listen on \(address): \(reason)")
+            }
+            .flatMapThrowing { channel in try this.value.started(channel) }
     }
 
     private func started(_ channel: any Channel) throws {

@@ -36,12 +36,13 @@ struct BanyanLoad: AsyncParsableCommand {
     enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
     enum Target: String, ExpressibleByArgument, CaseIterable { case leader, spread }
 
-    @Option(help: ArgumentHelp("Addresses of members.", valueName: "host:port,..."))
+    @Option(help: ArgumentHelp("Addresses of members (or BANYAN_NODES).", valueName: "host:port,..."))
     var nodes: NodeList?
     @Option(help: "put, get, list, mixed (see --mix), or register (see --history).") var workload = Workload.put
     @Option(help: ArgumentHelp("Of mixed: the parts of each kind.", valueName: "put=50,get=40,list=10"))
     var mix: Load.Mix?
-    @Option(help: "How many requests are under way at once, at the most.") var clients = 256
+    @Option(help: "How many requests are under way at once, at the most; 256, with --ramp up to 1024.") var clients:
+        Int?
     @Option(help: "Over how many connections.") var connections = 16
     @Option(help: "Bytes of a file, 1048576 at the most.") var size = 256
     @Option(help: "How many files.") var files = 10_000
@@ -51,9 +52,9 @@ struct BanyanLoad: AsyncParsableCommand {
     @Option(help: "Of gets and listings: linearizable, lease or stale.") var consistency = Level.linearizable
     @Option(help: "Where reads go: the leader, or spread over all members.") var target = Target.leader
     @Option(help: ArgumentHelp("Requests a second that become due (open loop).", valueName: "number")) var rate: Double?
-    @Option(help: "How long to measure, as in 10s.") var duration: Seconds = Seconds(value: 10)
-    @Option(help: "How long to run before that.") var warmup: Seconds = Seconds(value: 2)
-    @Flag(help: "Measure 1, 2, 4 and so on up to 1,024 clients, for --duration each.") var ramp = false
+    @Option(help: "How long to measure, as in 10s.") var duration = TimeSpan(seconds: 10)
+    @Option(help: "How long to run before that.") var warmup = TimeSpan(seconds: 2)
+    @Flag(help: "Measure 1, 2, 4 and so on up to --clients, for --duration each.") var ramp = false
     @Option(
         help: ArgumentHelp(
             "Of members on this machine: kill-leader, kill-follower, or pause-leader (for 5 s), at a time after --warmup; several with commas.",
@@ -73,20 +74,21 @@ struct BanyanLoad: AsyncParsableCommand {
     var history: String?
 
     func validate() throws {
-        guard clients > 0, connections > 0, directories > 0, duration.value >= 0.01, (0...(1 << 20)).contains(size)
+        guard clients ?? 1 > 0, connections > 0, directories > 0, duration.seconds >= 0.01,
+            (0...(1 << 20)).contains(size)
         else {
             throw ValidationError(
                 "--clients, --connections and --directories must be positive, --duration at least 0.01s, --size from 0 to "
                     + "1048576")
         }
-        guard clients <= 65_536 else { throw ValidationError("--clients: at most 65536") }
+        guard clients ?? 1 <= 65_536 else { throw ValidationError("--clients: at most 65536") }
         guard (1...1_000_000_000).contains(files) else { throw ValidationError("--files is from 1 to 1000000000") }
         guard (0.001...10_000_000).contains(rate ?? 1) else {
             throw ValidationError("--rate is from 0.001 to 10000000")
         }
         if let late = during?.firstFault(after: duration) {
             throw ValidationError(
-                "--during: at \(late.value) s the load is over; --duration is \(duration.value) s")
+                "--during: at \(late.description) the load is over; --duration is \(duration.description)")
         }
         guard (0...1).contains(errorRateMax) else { throw ValidationError("--max-error-rate is from 0 to 1") }
         guard (workload == .mixed) == (mix != nil) else {
@@ -125,7 +127,8 @@ struct BanyanLoad: AsyncParsableCommand {
             case .stale: .stale(maximumAge: nil)
             }
         return Load(
-            nodes: nodes, mix: operations, clients: clients, connections: connections, size: size, files: files,
+            nodes: nodes, mix: operations, clients: clients ?? (ramp ? 1024 : 256), connections: connections,
+            size: size, files: files,
             directories: min(directories, files), distribution: distribution, consistency: level,
             isSpread: target == .spread, rate: rate, isFilled: fill, duration: duration.duration,
             warmup: warmup.duration)
@@ -178,6 +181,8 @@ func measure(_ load: Load, faults: [Fault] = [], _ interruption: Interruption) a
     do {
         return try await LoadGenerator.run(
             load, faults: faults, interruption: interruption.stream, filling: filling, progress: live.second)
+    } catch BanyanError.unreachable {
+        throw CommandFailure(NodeList(addresses: load.nodes).unreachableText, exitCode: 5)
     } catch let error as BanyanError {
         throw CommandFailure("\(error)", exitCode: 5)
     }
@@ -203,9 +208,8 @@ private func checkWritable(_ path: String) throws {
     var isDirectory: ObjCBool = false
     let isThere = FileManager.default.fileExists(atPath: file.path, isDirectory: &isDirectory)
     let target = isThere ? file.path : file.deletingLastPathComponent().path
-    guard !isDirectory.boolValue, access(target, W_OK) == 0 else {
-        throw CommandFailure("\(path): can't be written")
-    }
+    let reason = isDirectory.boolValue ? EISDIR : access(target, W_OK) == 0 ? 0 : errno
+    if reason != 0 { throw CommandFailure("\(path): can't be written: \(String(cString: strerror(reason)))") }
 }
 
 /// - Parameter path: - is standard output.
@@ -214,20 +218,6 @@ func write(_ text: String, to path: String) throws {
     do { try Data((text + "\n").utf8).write(to: URL(fileURLWithPath: path)) } catch {
         throw CommandFailure("\(path): can't be written")
     }
-}
-
-struct Seconds: ExpressibleByArgument {
-    var value: Double
-    init(value: Double) { self.value = value }
-
-    init?(argument: String) {
-        let digits = argument.hasSuffix("s") ? String(argument.dropLast()) : argument
-        guard let value = Double(digits), value >= 0, value < 86_400 else { return nil }
-        self.value = value
-    }
-
-    var duration: Duration { .milliseconds(Int64(value * 1000)) }
-    var defaultValueDescription: String { "\(Int(value))s" }
 }
 
 extension KeyDistribution: ExpressibleByArgument {}

@@ -13,14 +13,14 @@ struct FaultPlan: ExpressibleByArgument {
         case pauseLeader = "pause-leader"
     }
 
-    private let faults: [(kind: Kind, at: Seconds)]
+    private let faults: [(kind: Kind, at: TimeSpan)]
 
     init?(argument: String) {
-        var faults: [(kind: Kind, at: Seconds)] = []
+        var faults: [(kind: Kind, at: TimeSpan)] = []
         for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
             let sides = part.split(separator: "@")
             guard sides.count == 2, let kind = Kind(rawValue: String(sides[0])),
-                let at = Seconds(argument: String(sides[1]))
+                let at = TimeSpan(argument: String(sides[1]))
             else { return nil }
             faults.append((kind, at))
         }
@@ -44,7 +44,7 @@ struct FaultPlan: ExpressibleByArgument {
     }
 
     /// The first time that comes too late to strike.
-    func firstFault(after duration: Seconds) -> Seconds? { faults.map(\.at).first { $0.value >= duration.value } }
+    func firstFault(after duration: TimeSpan) -> TimeSpan? { faults.map(\.at).first { $0.seconds >= duration.seconds } }
 
     func faults(on nodes: [String]) -> [Fault] {
         faults.map { kind, at in

@@ -6,8 +6,6 @@ import LoadGenerator
 /// Twice as many clients at each step. The knee is where throughput divided by mean latency is greatest: with fewer clients
 /// the cluster idles, with more they only wait longer (Kleinrock's "power", ICC 1979).
 struct Ramp {
-    private static let steps = (0...10).map { 1 << $0 }
-
     let workload: String
     let json: String?
     let errorRateMax: Double
@@ -18,7 +16,7 @@ struct Ramp {
         if json != "-" {
             try Console.print(Self.line(["clients", "per second", "p50 ms", "p99 ms", "p99.9 ms", "errors"]))
         }
-        for clients in Self.steps {
+        for clients in Self.steps(upTo: load.clients) {
             var step = load
             (step.clients, step.connections) = (clients, min(load.connections, clients))
             // The first step's files are there for all.
@@ -50,6 +48,12 @@ struct Ramp {
         }
         if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
         try worst?.check(errorRateMax)
+    }
+
+    private static func steps(upTo most: Int) -> [Int] {
+        var steps = [1]
+        while let last = steps.last, last < most { steps.append(min(most, last * 2)) }
+        return steps
     }
 
     /// Nil when the last step is the best: then nothing is known of what comes behind it.

@@ -105,6 +105,9 @@ struct BanyanSim: AsyncParsableCommand {
         }
         let history: History
         do { history = try HistoryFile.decode(data) } catch { throw CommandFailure("\(path): \(error)") }
+        guard !history.isEmpty else {
+            throw CommandFailure("\(path): it holds no operation, so that nothing was checked")
+        }
         let (broken, undecided) = Linearizability.violation(in: history)
         if let broken {
             throw CommandFailure(

@@ -72,7 +72,11 @@ struct ClusterOptions: ParsableArguments {
     var json = false
 
     @Option(help: ArgumentHelp("How long to try, as in 500ms, 5s or 1m.", valueName: "duration"))
-    var timeout: Timeout = Timeout(duration: .seconds(5))
+    var timeout = TimeSpan(seconds: 5)
+
+    func validate() throws {
+        guard timeout.seconds >= 0.001 else { throw ValidationError("--timeout must be positive") }
+    }
 
     /// Runs `body` with a client, and turns what it throws into one line about `path`.
     func withClient<Result: Sendable>(
@@ -87,6 +91,7 @@ struct ClusterOptions: ParsableArguments {
         } catch {
             await client.close()
             guard let error = error as? BanyanError else { throw error }
+            if error == .unreachable { throw CommandFailure("\(path): \(list.unreachableText)", exitCode: 5) }
             throw CommandFailure(error, at: path)
         }
     }
@@ -104,22 +109,6 @@ struct ClusterOptions: ParsableArguments {
     }
 }
 
-struct Timeout: ExpressibleByArgument {
-    var duration: Duration
-
-    init(duration: Duration) { self.duration = duration }
-
-    init?(argument: String) {
-        let units: [(String, Double)] = [("ms", 0.001), ("s", 1), ("m", 60)]
-        guard let (suffix, seconds) = units.first(where: { argument.hasSuffix($0.0) }),
-            let number = Double(argument.dropLast(suffix.count)), number > 0, number * seconds < 86_400
-        else { return nil }
-        duration = .milliseconds(Int64(number * seconds * 1000))
-    }
-
-    var defaultValueDescription: String { "5s" }
-}
-
 /// What a read may miss.
 struct ConsistencyOptions: ParsableArguments {
     enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
@@ -133,7 +122,7 @@ struct ConsistencyOptions: ParsableArguments {
     @Option(
         name: .customLong("max-age"),
         help: ArgumentHelp("With stale: miss nothing that is older than this, as in 2s.", valueName: "duration"))
-    var maximumAge: Timeout?
+    var maximumAge: TimeSpan?
 
     func validate() throws {
         if maximumAge != nil, consistency != .stale { throw ValidationError("--max-age needs --consistency stale") }

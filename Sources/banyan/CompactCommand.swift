@@ -38,12 +38,21 @@ struct CompactCommand: AsyncParsableCommand {
 
     func run() async throws {
         var rows: [Row] = []
+        var failure: CommandFailure?
         for id in try await order() {
-            let report = try await cluster.withClient("member \(id)") { try await $0.compact(id) }
-            let took = Double(Int(report.seconds * 10)) / 10
-            if !report.failure.isEmpty {
-                throw CommandFailure("member \(id): its old state is still in use: \(report.failure)")
+            let report: CompactionReport
+            do {
+                report = try await cluster.withClient("member \(id)") { try await $0.compact(id) }
+                if !report.failure.isEmpty {
+                    throw CommandFailure("member \(id): its old state is still in use: \(report.failure)")
+                }
+            } catch let error as CommandFailure where all {
+                // One that is down is no reason to leave out the others.
+                Console.complain("banyan", error.message)
+                failure = CommandFailure("not all members were compacted", exitCode: error.exitCode)
+                continue
             }
+            let took = Double(Int(report.seconds * 10)) / 10
             if !cluster.json {
                 let (before, after) = (
                     ByteSize(bytes: report.bytesBefore).rounded, ByteSize(bytes: report.bytesAfter).rounded
@@ -56,6 +65,7 @@ struct CompactCommand: AsyncParsableCommand {
                     seconds: report.seconds))
         }
         if cluster.json { try cluster.show(Report(members: rows), "") }
+        if let failure { throw failure }
     }
 
     /// The leader last.

@@ -10,7 +10,7 @@ struct WriteResult: Encodable {
     let revision: UInt64
 }
 
-/// What `stat` and `ls` print with `--json`.
+/// What `stat`, `ls` and `get` print with `--json`.
 struct EntryResult: Encodable {
     let path: String
     let kind: String
@@ -18,9 +18,12 @@ struct EntryResult: Encodable {
     let mode: String
     let modified: String
     let revision: UInt64
+    /// Base64, of what `get` read.
+    let content: String?
 
-    init(path: String, _ info: FileInfo) {
+    init(path: String, _ info: FileInfo, content: [UInt8]? = nil) {
         self.path = path
+        self.content = content.map { Data($0).base64EncodedString() }
         kind = info.kind.rawValue
         size = info.size
         mode = String(info.mode, radix: 8)
@@ -30,6 +33,21 @@ struct EntryResult: Encodable {
 
     static func date(_ info: FileInfo) -> String {
         Date(timeIntervalSince1970: Double(info.modificationTime) / 1e9).formatted(.iso8601)
+    }
+}
+
+extension String {
+    /// A directory may be written with a slash at its end.
+    fileprivate var asDirectory: String { count > 1 && hasSuffix("/") ? String(dropLast()) : self }
+
+    /// What a terminal may be shown: names hold any characters, and some would be commands to it.
+    fileprivate var shown: String {
+        guard isatty(STDOUT_FILENO) == 1, unicodeScalars.contains(where: { $0.properties.generalCategory == .control })
+        else { return self }
+        return unicodeScalars.reduce(into: "") { text, scalar in
+            let isControl = scalar.properties.generalCategory == .control
+            text += isControl ? "\\u{\(String(scalar.value, radix: 16))}" : String(scalar)
+        }
     }
 }
 
@@ -75,21 +93,28 @@ struct PutCommand: AsyncParsableCommand {
 struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "get", abstract: "Read a file.",
-        discussion:
-            "It shows what was last acknowledged, whichever member is asked, unless --consistency asks for less.")
+        discussion: """
+            It shows what was last acknowledged, whichever member is asked, unless --consistency asks for less. With --json the
+            content is base64.
+            """)
 
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var reading: ConsistencyOptions
     @Argument(help: "The path in the cluster.") var path: String
-    @Option(name: .shortAndLong, help: "Write to this file instead of standard output.") var output: String?
+    @Option(
+        name: .shortAndLong,
+        help: "Write to this file instead of standard output (-). One that is there is replaced, and keeps its mode.")
+    var output = "-"
 
     func run() async throws {
         let (content, info) = try await cluster.withClient(path) { try await $0.get(path, reading.level) }
-        guard let output else {
-            try Console.output(content)
-            return
+        guard output != "-" else {
+            if cluster.json { return try cluster.show(EntryResult(path: path, info, content: content), "") }
+            return try Console.output(content)
         }
-        do { try LocalFile.write(output, content, mode: info.mode) } catch {
+        let existing = try? FileManager.default.attributesOfItem(atPath: output)[.posixPermissions] as? Int
+        let mode = existing.map { UInt16(truncatingIfNeeded: $0) } ?? info.mode
+        do { try LocalFile.write(output, content, mode: mode) } catch {
             throw CommandFailure("can't be written: \(error)")
         }
         if cluster.json { try cluster.show(EntryResult(path: path, info), "") }
@@ -107,7 +132,7 @@ struct ListCommand: AsyncParsableCommand {
     @Flag(name: .customShort("R"), help: "With everything below it.") var recursive = false
 
     func run() async throws {
-        let entries = try await cluster.withClient(path) { try await list($0) }
+        let entries = try await cluster.withClient(path) { try await list(path.asDirectory, $0) }
         if cluster.json {
             try cluster.show(entries.map { EntryResult(path: $0.path, $0.info) }, "")
         } else {
@@ -117,7 +142,7 @@ struct ListCommand: AsyncParsableCommand {
         }
     }
 
-    private func list(_ client: BanyanClient) async throws -> [(path: String, info: FileInfo)] {
+    private func list(_ path: String, _ client: BanyanClient) async throws -> [(path: String, info: FileInfo)] {
         var found: [(path: String, info: FileInfo)] = []
         var directories = [path]
         while let directory = directories.popLast() {
@@ -139,7 +164,7 @@ struct ListCommand: AsyncParsableCommand {
     }
 
     private func line(_ name: String, _ info: FileInfo) -> String {
-        let shown = info.kind == .directory ? name + "/" : name
+        let shown = name.shown + (info.kind == .directory ? "/" : "")
         guard long else { return shown }
         let mode = String(info.mode, radix: 8)
         let columns = [
@@ -163,7 +188,7 @@ struct StatCommand: AsyncParsableCommand {
     @Argument(help: "The path in the cluster.") var path: String
 
     func run() async throws {
-        let info = try await cluster.withClient(path) { try await $0.stat(path, reading.level) }
+        let info = try await cluster.withClient(path) { try await $0.stat(path.asDirectory, reading.level) }
         let result = EntryResult(path: path, info)
         try cluster.show(
             result,
@@ -188,8 +213,9 @@ struct RemoveCommand: AsyncParsableCommand {
     @Flag(name: .short, help: "A directory with all below it.") var recursive = false
 
     func run() async throws {
+        if path == "/" { throw CommandFailure("/: the root can't be removed: name what is in it") }
         try await cluster.withClient(path) { client in
-            let revision = try await client.remove(path, recursive: recursive, if: conditions.condition)
+            let revision = try await client.remove(path.asDirectory, recursive: recursive, if: conditions.condition)
             try cluster.show(WriteResult(path: path, revision: revision), "\(path) was removed at revision \(revision)")
         }
     }
@@ -204,7 +230,7 @@ struct MakeDirectoryCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await cluster.withClient(path) { client in
-            let revision = try await client.makeDirectory(path, withParents: parents)
+            let revision = try await client.makeDirectory(path.asDirectory, withParents: parents)
             try cluster.show(WriteResult(path: path, revision: revision), "\(path) is at revision \(revision)")
         }
     }
@@ -222,7 +248,8 @@ struct MoveCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await cluster.withClient("\(source) to \(destination)") { client in
-            let revision = try await client.move(source, to: destination, if: conditions.condition)
+            let revision = try await client.move(
+                source.asDirectory, to: destination.asDirectory, if: conditions.condition)
             try cluster.show(
                 WriteResult(path: destination, revision: revision), "\(destination) is at revision \(revision)")
         }

@@ -52,7 +52,33 @@ actor LocalCluster {
         }
     }
 
+    /// What already listens there is another cluster's, or no member at all.
+    private func checkPorts() throws {
+        for port in port..<port + nodes {
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(descriptor) }
+            // As a member does: a connection that is closing is no obstacle.
+            var isReused: Int32 = 1
+            setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &isReused, socklen_t(MemoryLayout<Int32>.size))
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_port = UInt16(port).bigEndian
+            address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+            let isFree = withUnsafePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 && listen(descriptor, 1) == 0
+                }
+            }
+            guard isFree else {
+                throw CommandFailure(
+                    "127.0.0.1:\(port): \(String(cString: strerror(errno))): stop what listens there, or give another --port"
+                )
+            }
+        }
+    }
+
     func run() async throws {
+        try checkPorts()
         try keepList()
         let (happenings, continuation) = AsyncStream.makeStream(of: Happening.self)
         let signals = [SIGINT, SIGTERM, SIGHUP].map { number in

@@ -11,7 +11,7 @@ struct MemberCommand: AsyncParsableCommand {
             and then say
               banyan member add 4 H:P
             It receives everything first, and votes once it has caught up. A member whose directory was lost comes back with
-            an empty one, the same --id and --join, and
+            an empty one, the same --id and --cluster, and --join, and
               banyan member replace 2
             Each change waits for the one before it. One whose new majority can't be reached now is refused.
             """,
@@ -28,6 +28,12 @@ struct MemberCommand: AsyncParsableCommand {
             address = member.address
             role = member.isLearner ? "learner" : "voter"
             directory = String(member.incarnation, radix: 16)
+        }
+    }
+
+    fileprivate static func check(_ address: String) throws {
+        guard NodeList(argument: address)?.addresses.count == 1 else {
+            throw ValidationError("'\(address)' is not HOST:PORT")
         }
     }
 
@@ -74,6 +80,11 @@ struct MemberCommand: AsyncParsableCommand {
         @Argument(help: "Where it listens, as host:port.") var address: String
         @Flag(help: "Leave it a learner: it answers reads, and does not vote.") var learner = false
 
+        func validate() throws {
+            guard id > 0 else { throw ValidationError("a member's id is at least 1") }
+            try MemberCommand.check(address)
+        }
+
         func run() async throws {
             try await cluster.withClient("member \(id)") { client in
                 try await client.change(.add(id, address: address))
@@ -118,13 +129,15 @@ struct MemberCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Take a member back whose directory was lost.",
             discussion: """
-                Start it first, with an empty --data, its old --id, and --join. It becomes a learner, and votes once it \
+                Start it first, with an empty --data, its old --id and --cluster, and --join. It becomes a learner, and votes once it \
                 has caught up.
                 """)
 
         @OptionGroup var cluster: ClusterOptions
         @Argument(help: "The member.") var id: UInt64
         @Argument(help: "Where it listens, if not where it did before.") var address: String?
+
+        func validate() throws { if let address { try MemberCommand.check(address) } }
 
         func run() async throws {
             try await cluster.withClient("member \(id)") { client in
@@ -143,6 +156,8 @@ struct MemberCommand: AsyncParsableCommand {
         @OptionGroup var cluster: ClusterOptions
         @Argument(help: "The member.") var id: UInt64
         @Argument(help: "Where it listens now, as host:port.") var address: String
+
+        func validate() throws { try MemberCommand.check(address) }
 
         func run() async throws {
             try await cluster.withClient("member \(id)") { client in

@@ -9,8 +9,8 @@ struct MirrorCommand: AsyncParsableCommand {
         commandName: "mirror", abstract: "Copy whole directories into the cluster, or out of it.",
         discussion: """
             Files whose size and modification time are the same on both sides are left alone. Nothing is removed on
-            either side. Links, devices and files over 1 MiB are not stored; each is named, and files over 1 MiB make
-            the exit code 1.
+            either side. Links, devices, files over 1 MiB and names that are not UTF-8 are not stored; each is named, and all
+            but links and devices make the exit code 1.
             """,
         subcommands: [Push.self, Pull.self])
 
@@ -63,7 +63,7 @@ struct MirrorCommand: AsyncParsableCommand {
         }
         bar.clear()
         let seconds = (ContinuousClock.now - began) / .seconds(1)
-        for name in summary.skipped { complain("skipped \(name): not a file or a directory with a UTF-8 name") }
+        for name in summary.skipped { complain("skipped \(name): it is neither a file nor a directory") }
         for failure in summary.failures { complain(failure) }
         try cluster.show(
             Report(

@@ -70,8 +70,17 @@ struct SnapshotCommand: AsyncParsableCommand {
             discussion: "The file appears whole and checked, or not at all; one that is there is replaced.")
 
         @OptionGroup var cluster: ClusterOptions
-        @Option(help: "The member to take it from; a follower unless named.") var from: String?
+        @Option(
+            help: ArgumentHelp("The member to take it from; a follower unless named.", valueName: "id or host:port"))
+        var from: String?
         @Argument(help: "The file to write.") var file: String
+
+        func validate() throws {
+            if file == "-" { throw ValidationError("a snapshot is written to a file: name one") }
+            if let from, UInt64(from) == nil, NodeList(argument: from)?.addresses.count != 1 {
+                throw ValidationError("--from is a member's id, or its HOST:PORT")
+            }
+        }
 
         func run() async throws {
             let part = try PartialFile(of: file)
@@ -93,8 +102,13 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
 
         private func source(_ client: BanyanClient) async throws -> String {
-            if let from { return from }
-            let members = try await client.status().filter { $0.role != "unreachable" }
+            if let from, UInt64(from) == nil { return from }
+            let all = try await client.status()
+            if let id = from.flatMap({ UInt64($0) }) {
+                guard let member = all.first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
+                return member.address
+            }
+            let members = all.filter { $0.role != "unreachable" }
             // The leader has enough to do.
             guard let member = members.first(where: { $0.role == "follower" }) ?? members.first else {
                 throw BanyanError.unreachable
@@ -129,11 +143,17 @@ private final class PartialFile {
     private let interruptions: [any DispatchSourceSignal]
     private var isFinished = false
 
-    init(of final: String) throws {
-        self.final = final
-        let path = final + ".part"
+    /// - Parameter file: where a link leads the file it leads to; what is there and is no file stays.
+    init(of file: String) throws {
+        var info = stat()
+        let isThere = stat(file, &info) == 0
+        guard !isThere || info.st_mode & S_IFMT == S_IFREG else {
+            throw CommandFailure("\(file): it is there, and no file that could be replaced")
+        }
+        final = isThere ? URL(fileURLWithPath: file).resolvingSymlinksInPath().path : file
+        let path = "\(final).part-\(getpid())"
         self.path = path
-        descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw CommandFailure("\(path): \(String(cString: strerror(errno)))") }
         interruptions = [SIGINT, SIGTERM].map { number in
             signal(number, SIG_IGN)

@@ -9,7 +9,7 @@ struct StatusCommand: AsyncParsableCommand {
         discussion: """
             Members with the same applied index have the same digest. "state" is the file of a member's tree; what of it is \
             "unused" holds nothing and is used for later writes ('banyan compact' gives it back to the disk); "free" is what \
-            may still be written. Work under way, such as a snapshot on its way to a member, stands below the table; --json \
+            may still be written. A "removed" member still runs, and belongs to the cluster no more: stop it. Work under way, such as a snapshot on its way to a member, stands below the table; --json \
             has more figures.
             """)
 
@@ -59,11 +59,12 @@ struct StatusCommand: AsyncParsableCommand {
                     Work(description: $0.description, bytesDone: $0.bytesDone, bytes: $0.bytes)
                 })
         }
-        let table = rows.map { row in
-            [
-                "\(row.id)", row.address, row.role, "\(row.term)", "\(row.commitIndex)", "\(row.appliedIndex)",
-                row.digest,
-            ] + Self.disk(row.statistics)
+        let table = rows.map { (row: Row) -> [String] in
+            let figures =
+                row.role == "unreachable"
+                ? ["-", "-", "-", "-"]
+                : ["\(row.term)", "\(row.commitIndex)", "\(row.appliedIndex)", row.digest]
+            return ["\(row.id)", row.address, row.role] + figures + Self.disk(row.statistics)
         }
         let work = rows.flatMap { row in row.workUnderWay.map { "member \(row.id): \(Self.text($0))" } }
         try cluster.show(

@@ -152,24 +152,19 @@ struct Banyand: AsyncParsableCommand {
                         "files": "\(contents.applied.files)", "bytes": "\(contents.applied.bytes)",
                         "index": "\(contents.metadata.index)",
                     ])
-            } catch { throw CommandFailure(Self.describe(error)) }
+            } catch { throw CommandFailure("\(error)") }
         }
         let service = ServerService(options: options, loop: loop, logger: logger)
         do {
             try await service.prepare()
         } catch {
-            throw CommandFailure(Self.describe(error))
+            throw CommandFailure("\(error)")
         }
         let lifecycle = ServiceGroup(
             configuration: ServiceGroupConfiguration(
                 services: [service], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         try await lifecycle.run()
         try await group.shutdownGracefully()
-    }
-
-    private static func describe(_ error: any Error) -> String {
-        if let error = error as? IOError { return "can't listen: \(error)" }
-        return "\(error)"
     }
 }
 

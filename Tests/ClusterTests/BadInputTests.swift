@@ -65,7 +65,7 @@ struct BadInputTests {
             ("banyand", ["--data", cluster.directory(1), "--admin", "127.0.0.1:1"], 2),
             ("banyand", ["--data", cluster.directory(1), "--cluster", "1=nowhere"], 2),
             ("banyand", ["--no-such-option"], 2), ("banyan-load", ["--no-such-option"], 2),
-            ("banyan-load", ["--clients", "0"], 2),
+            ("banyan-load", ["--clients", "0"], 2), ("banyan", ["--nodes", "1=127.0.0.1:1", "ls"], 2),
         ]
         for (program, arguments, code) in wrong {
             let result = try await cluster.run(program, arguments)
@@ -73,6 +73,23 @@ struct BadInputTests {
             #expect(result.errors.split(separator: "\n").count == 1, "\(program) \(arguments): \(result.errors)")
             #expect(result.errors.hasPrefix("\(program): "), "\(result.errors)")
         }
+    }
+
+    @Test("a path that is not UTF-8 is refused, and not written under another name")
+    func encoding() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let program = try TestCluster.program("banyan").path
+        let put = Process()
+        put.executableURL = URL(fileURLWithPath: "/bin/bash")
+        put.arguments = ["-c", "\(program) --nodes \(cluster.addresses[0]) put $'/bad\\xff' /dev/null 2>&1; echo $?"]
+        let output = Pipe()
+        put.standardOutput = output
+        try put.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        #expect(text.contains("not UTF-8") && text.hasSuffix("2\n"), "\(text)")
+        let client = cluster.client()
+        #expect(try await client.list("/").entries.isEmpty)
+        await client.close()
     }
 
     // MARK: directories and ports
@@ -415,6 +432,13 @@ struct BadInputTests {
         let full = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", "/dev/full"])
         #expect(full.code == 1)
         #expect(full.errors.contains("No space left"), "\(full.errors)")
+        // A file that is there keeps its mode.
+        #expect(chmod(file.path, 0o600) == 0)
+        #expect(
+            try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "get", "/big", "-o", file.path]).code == 0
+        )
+        let attributes = try FileManager.default.attributesOfItem(atPath: file.path)
+        #expect(attributes[.posixPermissions] as? Int == 0o600)
         await client.close()
     }
 

@@ -286,6 +286,10 @@ struct ClusterTests {
             (["put", "/d/f", "/proc/self/cmdline"], 0), (["put", "/d/f", "/proc/self/cmdline", "--if-absent"], 4),
             (["get", "/none"], 3), (["rm", "/d"], 1), (["mkdir", "/d"], 1), (["put", "relative", "/dev/null"], 1),
             (["ls", "--no-such-option"], 2), (["mv", "/d/f", "/d/g"], 0), (["stat", "/d/g"], 0),
+            (["ls", "/d/"], 0), (["member", "add", "4", "nowhere"], 2), (["member", "add", "0", "a:1"], 2),
+            (["snapshot", "save", "-"], 2), (["snapshot", "save", "/dev/null"], 1),
+            (["snapshot", "save", "/tmp"], 1), (["snapshot", "save", "s", "--from", "9"], 3),
+            (["snapshot", "save", "s", "--from", "x"], 2),
             (["rm", "-r", "/d"], 0),
         ]
         for (arguments, code) in expected {

@@ -109,6 +109,11 @@ struct DamageTests {
         let found = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(found.code == 1 && found.output.contains("DAMAGED"), "\(found.output)\(found.errors)")
         try await waitUntilRepaired(cluster, leader)
+        // Of one that can't be asked nothing is known, and nothing is claimed.
+        try cluster.signal(leader, SIGKILL)
+        let without = try await cluster.run("banyan", ["--nodes", cluster.addresses.joined(separator: ","), "verify"])
+        #expect(without.code == 5 && without.output.contains("not read"), "\(without.output)\(without.errors)")
+        #expect(!without.output.contains("DAMAGED"))
     }
 
     @Test("a damaged entry that the state has executed needs no other member: the log begins behind the state")

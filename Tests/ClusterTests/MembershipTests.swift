@@ -44,7 +44,13 @@ struct MembershipTests {
         #expect(try await writer.value >= 50)
         let members = try await client.members()
         #expect(members.map(\.id) == (1...5).filter { $0 != UInt64(leader) })
-        // A removed member that goes on running disturbs nobody.
+        // A removed member is told, shown as one, and disturbs nobody when it goes on running.
+        #expect(
+            await cluster.condition {
+                let log = try cluster.log(leader)
+                return log.contains("does not belong to the cluster") || log.contains("was removed from the cluster")
+            })
+        #expect(try await client.status().first { $0.id == UInt64(leader) }?.role == "removed")
         let term = try await client.status().filter { $0.id != UInt64(leader) }.map(\.term).max()
         try cluster.signal(leader, SIGKILL)
         try cluster.start(leader)
@@ -134,7 +140,7 @@ struct MembershipTests {
             (["replace", "1"], 1, "another directory"), (["replace", "9"], 3, "no such"),
             (["set-address", "1", cluster.addresses[1]], 1, "another"),
             (["set-address", "1", nobody], 1, "nobody answers"),
-            (["add", "4", "nowhere"], 1, "request"),
+            (["add", "4", "nowhere"], 2, "HOST:PORT"),
         ]
         for (arguments, code, part) in wrong {
             let result = try await cluster.run("banyan", Self.nodes(cluster) + ["member"] + arguments)
