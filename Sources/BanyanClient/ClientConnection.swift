@@ -4,7 +4,7 @@ import WireProtocol
 
 /// A client's connection to one member, on the client's event loop.
 final class ClientConnection: ChannelInboundHandler {
-    typealias InboundIn = Frame
+    typealias InboundIn = ByteBuffer
 
     let address: String
     private let core: ClientCore
@@ -19,6 +19,7 @@ final class ClientConnection: ChannelInboundHandler {
     /// When the member last answered, or was first asked after it had answered everything.
     private var lastProgress = NIODeadline.now()
     private var pending = ByteBuffer()
+    private let frames = NIOSingleStepByteToMessageProcessor(FrameDecoder())
 
     init(address: String, core: ClientCore) {
         self.address = address
@@ -39,9 +40,7 @@ final class ClientConnection: ChannelInboundHandler {
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandlers([
-                        ByteToMessageHandler(FrameReader()), this.value,
-                    ])
+                    try channel.pipeline.syncOperations.addHandler(this.value)
                 }
             }
             .connect(host: address.host, port: address.port)
@@ -81,8 +80,15 @@ final class ClientConnection: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        let frame = unwrapInboundIn(data)
-        lastProgress = .now()
+        do {
+            try frames.process(buffer: unwrapInboundIn(data)) { received($0, context) }
+        } catch {
+            context.close(promise: nil)
+        }
+    }
+
+    private func received(_ frame: Frame, _ context: ChannelHandlerContext) {
+        guard !isOver else { return }
         switch frame.kind {
         case .welcome where !isReady:
             guard let welcome = try? Welcome(frame), core.accepts(welcome) else {
@@ -103,6 +109,8 @@ final class ClientConnection: ChannelInboundHandler {
             context.close(promise: nil)
         }
     }
+
+    func channelReadComplete(context: ChannelHandlerContext) { lastProgress = .now() }
 
     /// What was not sent will find no better answer here, and the user has to know why.
     private func refuse(_ reason: String) {
@@ -151,23 +159,5 @@ final class ClientConnection: ChannelInboundHandler {
         self.unsent = []
         self.sent = [:]
         core.closed(self, unsent: unsent, sent: sent)
-    }
-}
-
-/// Cuts what a member sends into frames.
-private struct FrameReader: ByteToMessageDecoder {
-    typealias InboundOut = Frame
-    private var decoder = FrameDecoder()
-
-    mutating func decode(context: ChannelHandlerContext, buffer: inout ByteBuffer) throws -> DecodingState {
-        guard let frame = try decoder.decode(buffer: &buffer) else { return .needMoreData }
-        context.fireChannelRead(NIOAny(frame))
-        return .continue
-    }
-
-    mutating func decodeLast(
-        context: ChannelHandlerContext, buffer: inout ByteBuffer, seenEOF: Bool
-    ) throws -> DecodingState {
-        try decode(context: context, buffer: &buffer)
     }
 }

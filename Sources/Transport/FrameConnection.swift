@@ -6,7 +6,7 @@ import WireProtocol
 /// What is written during a turn of the loop gathers in one buffer and leaves in one system call, when `flush` is called
 /// at the turn's end.
 package final class FrameConnection: ChannelInboundHandler {
-    package typealias InboundIn = Frame
+    package typealias InboundIn = ByteBuffer
     package typealias OutboundOut = ByteBuffer
 
     /// Bytes that may wait for a reader that does not read. A client beyond it is no longer read from, until it has
@@ -16,6 +16,8 @@ package final class FrameConnection: ChannelInboundHandler {
     package let id: UInt64
     package private(set) var channel: (any Channel)?
     private var pending: ByteBuffer
+    /// In this handler, since a handler of its own would have each frame boxed and passed on.
+    private let frames = NIOSingleStepByteToMessageProcessor(FrameDecoder())
     private var onFrame: ((FrameConnection, Frame) -> Void)?
     private var onClose: ((FrameConnection, (any Error)?) -> Void)?
     private var failure: (any Error)?
@@ -48,12 +50,17 @@ package final class FrameConnection: ChannelInboundHandler {
     }
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        onFrame?(self, unwrapInboundIn(data))
+        do {
+            try frames.process(buffer: unwrapInboundIn(data)) { onFrame?(self, $0) }
+        } catch {
+            failure = error
+            if let error = error as? ProtocolError { say(Goodbye(.protocolError, error.description)) }
+            context.close(promise: nil)
+        }
     }
 
     package func errorCaught(context: ChannelHandlerContext, error: any Error) {
         failure = error
-        if let error = error as? ProtocolError { say(Goodbye(.protocolError, error.description)) }
         context.close(promise: nil)
     }
 
@@ -123,37 +130,11 @@ package final class FrameConnection: ChannelInboundHandler {
     }
 }
 
-/// The options of every connection, and the handlers of its pipeline.
+/// The options of every connection.
 enum Pipeline {
     /// A cut link shows within this time: a socket whose bytes nobody acknowledges is closed (`TCP_USER_TIMEOUT`), and
     /// the next one works as soon as the link does.
     static let unacknowledgedMillisecondsMax = 3000
     static let userTimeout = ChannelOptions.Types.SocketOption(
         level: .tcp, name: NIOBSDSocket.Option(rawValue: 18))
-
-    static func configure(_ channel: any Channel, _ connection: FrameConnection) throws {
-        try channel.pipeline.syncOperations.addHandlers([
-            ByteToMessageHandler(SingleStep(FrameDecoder())), connection,
-        ])
-    }
-}
-
-/// Lets a single-step decoder run in NIO's handler.
-private struct SingleStep: ByteToMessageDecoder {
-    typealias InboundOut = Frame
-    private var decoder: FrameDecoder
-
-    init(_ decoder: FrameDecoder) { self.decoder = decoder }
-
-    mutating func decode(context: ChannelHandlerContext, buffer: inout ByteBuffer) throws -> DecodingState {
-        guard let frame = try decoder.decode(buffer: &buffer) else { return .needMoreData }
-        context.fireChannelRead(NIOAny(frame))
-        return .continue
-    }
-
-    mutating func decodeLast(
-        context: ChannelHandlerContext, buffer: inout ByteBuffer, seenEOF: Bool
-    ) throws -> DecodingState {
-        try decode(context: context, buffer: &buffer)
-    }
 }

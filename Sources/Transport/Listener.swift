@@ -19,7 +19,7 @@ package enum Listener {
             .childChannelOption(.maxMessagesPerRead, value: 4)
             .childChannelOption(Pipeline.userTimeout, value: Pipeline.unacknowledgedMillisecondsMax)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try Pipeline.configure(channel, accept.value()) }
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(accept.value()) }
             }
             .bind(host: address.host, port: address.port)
     }

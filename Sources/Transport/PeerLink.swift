@@ -71,7 +71,7 @@ package final class PeerLink {
                     let connection = FrameConnection(
                         id: 0, onFrame: { [link] in link.received($1, on: $0) },
                         onClose: { [link] _, _ in link.broke() })
-                    try Pipeline.configure(channel, connection)
+                    try channel.pipeline.syncOperations.addHandler(connection)
                     switch link.state {
                     case .connecting: link.state = .greeting(connection)
                     // Stopped while it connected: nobody waits for this channel.
