@@ -82,6 +82,8 @@ final class ClientConnection: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         do {
             try frames.process(buffer: unwrapInboundIn(data)) { received($0, context) }
+            // What was used up must not be kept: it may be a MiB, and the channel reads into it again.
+            if frames.unprocessedBytes == 0 { try frames.process(buffer: ByteBuffer()) { _ in } }
         } catch {
             context.close(promise: nil)
         }

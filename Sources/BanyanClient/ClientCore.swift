@@ -45,6 +45,8 @@ final class ClientCore {
         var isRead: Bool { [.read, .leaseRead, .staleRead].contains(kind) }
         /// Whether it changes something: then it must not be sent again unless that is harmless.
         var isChange: Bool { kind == .write || kind == .changeMembership }
+        /// What there is to say when nobody took it.
+        var unreached: BanyanError { address.map { .memberUnreachable("the member at \($0)") } ?? .unreachable }
         /// What there is to say when it was sent and no answer came.
         var unanswered: BanyanError { isChange ? .unknownOutcome : .noQuorum }
     }
@@ -340,7 +342,7 @@ final class ClientCore {
 
     private func retryLater(_ request: Request) {
         guard !isClosed, request.address == nil else {
-            let failure: BanyanError = request.wasRefused ? .noQuorum : .unreachable
+            let failure: BanyanError = request.wasRefused ? .noQuorum : request.unreached
             complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : failure))
             return
         }
@@ -364,7 +366,10 @@ final class ClientCore {
 
     private func expire(_ request: Request) {
         let error: BanyanError =
-            request.mayHaveHappened ? .unknownOutcome : request.wasRefused || isAnswered ? .noQuorum : .unreachable
+            request.mayHaveHappened
+            ? .unknownOutcome
+            : request.wasRefused || (isAnswered && request.address == nil)
+                ? .noQuorum : request.unreached
         complete(request, .failure(error))
     }
 

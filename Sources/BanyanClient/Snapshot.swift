@@ -58,10 +58,12 @@ extension BanyanClient {
     /// Has the member write its state anew while it is in use, without the pages of its file that hold nothing. It takes as
     /// long as that takes.
     ///
-    /// - Throws: `noSuchMember`; `unreachable`; `noQuorum` when it is being done already; `diskFull` when there is no room for two.
+    /// - Throws: `noSuchMember`; `memberUnreachable`; `noQuorum` when it is being done already; `diskFull` when there is no room for two.
     public func compact(_ id: UInt64) async throws -> CompactionReport {
         guard let member = try await status().first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
-        guard member.role != "unreachable" else { throw BanyanError.unreachable }
+        guard member.role != "unreachable" else {
+            throw BanyanError.memberUnreachable("member \(id) at \(member.address)")
+        }
         var answer = try await request(.rewriteState, ByteBuffer(), member.address, within: .hours(24)).get()
         guard let rewrite = StateRewrite(from: &answer) else { throw Self.malformedPiece }
         return CompactionReport(id: id, address: member.address, rewrite)

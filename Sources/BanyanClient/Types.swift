@@ -61,6 +61,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     case unknownOutcome
     /// Nothing was changed: no member could be reached.
     case unreachable
+    /// Nothing was changed: the one member that was meant can't be reached.
+    case memberUnreachable(String)
     /// Nothing was changed: the members that were reached have no leader, or are too busy.
     case noQuorum
     /// The leader could not hand over in its time, and goes on leading.
@@ -98,6 +100,7 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .unknownOutcome:
             "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
         case .unreachable: "no member can be reached; check --nodes and that the members run"
+        case .memberUnreachable(let member): "\(member) can't be reached: see that it runs"
         case .noQuorum:
             "the cluster has no leader now (a majority of its members must run), or is too busy: nothing was done; see "
                 + "'banyan status', and try again"

@@ -55,7 +55,7 @@ package enum Console {
 
     /// Swift would put a replacement character in the place of what is no UTF-8: two paths would become one.
     private static func checkEncoding() throws {
-        for position in 0..<Int(CommandLine.argc) {
+        for position in 1..<max(1, Int(CommandLine.argc)) {
             guard let argument = CommandLine.unsafeArgv[position] else { continue }
             guard String(validatingCString: argument) == nil else { continue }
             throw CommandFailure(

@@ -89,6 +89,8 @@ package final class DurableTree {
     }
 
     private func beginFlush() throws(StateError) {
+        // The rows count until they are handed over.
+        let load = load
         try tree.commit()
         flushing = (tree.applied, load)
         (commands, bytes, since, paidLoad) = (0, 0, nil, 0)

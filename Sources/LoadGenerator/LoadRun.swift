@@ -252,7 +252,7 @@ final class LoadRun {
         if load.rate != nil {
             idle.append(client)
             if !isOver { sendDue() }
-        } else if now < stopAt {
+        } else if !isOver, now < stopAt {
             return send(client, due: now)
         }
         if isOver, busy == 0 { finish() }

@@ -151,7 +151,7 @@ package enum RegisterWorkload {
             if firstFailure == nil { firstFailure = "\(error)" }
             // These prove that nothing was changed; a get that says nothing stands for it.
             switch error as? BanyanError {
-            case .noQuorum, .unreachable, .refused: history[position].kind = .get
+            case .noQuorum, .unreachable, .memberUnreachable, .refused: history[position].kind = .get
             default: break
             }
         }

@@ -48,8 +48,14 @@ enum LocalTree {
             while let item = readdir(stream) {
                 let bytes = withUnsafeBytes(of: &item.pointee.d_name) { Array($0.prefix { $0 != 0 }) }
                 guard let name = String(validating: bytes, as: UTF8.self) else {
-                    fail(
-                        LocalError(path: "\(root)\(directory)/\(String(decoding: bytes, as: UTF8.self))", code: EILSEQ))
+                    let path = "\(root)\(directory)/\(String(decoding: bytes, as: UTF8.self))"
+                    // What file systems don't tell at once may be a file.
+                    let kinds = [DT_REG, DT_DIR, DT_UNKNOWN].map { UInt8($0) }
+                    if kinds.contains(item.pointee.d_type) {
+                        fail(LocalError(path: path, code: EILSEQ))
+                    } else {
+                        skip(path)
+                    }
                     continue
                 }
                 if name == "." || name == ".." { continue }

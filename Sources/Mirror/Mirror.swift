@@ -7,7 +7,7 @@ package struct MirrorSummary: Sendable {
     package var bytes: UInt64 = 0
     /// The same size and modification time on both sides.
     package var unchanged = 0
-    /// Neither file nor directory, or a name that is not UTF-8.
+    /// Neither file nor directory.
     package var skipped: [String] = []
     /// Path and reason.
     package var failures: [String] = []

@@ -256,8 +256,7 @@ extension Replica {
                 case .notLeader(let leader): leader == nil ? .noLeader : .notLeader
                 }
             for write in writes { refuse(write.waiter, code) }
-            reclaiming = ReclaimSteps()
-            raising = nil
+            if writes.contains(where: \.waiter.isMember) { (reclaiming, raising) = (ReclaimSteps(), nil) }
             return
         }
         writes.removeAll { write in

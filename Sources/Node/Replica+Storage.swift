@@ -153,9 +153,9 @@ extension Replica {
 
     /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between.
     func reclaimIfNeeded() {
-        guard core.role == .leader, lastReport.applied.orphans > 0,
-            reclaiming.isDue(applied: core.applied, now: Clock.now)
-        else { return }
+        guard core.role == .leader else { return }
+        let hasOrphans = lastReport.applied.orphans > 0
+        guard reclaiming.isDue(hasOrphans, applied: core.applied, now: Clock.now) else { return }
         var command = ByteBuffer()
         Reclaim().write(to: &command)
         newWrites.append((.reclaiming, command, .max))
@@ -171,11 +171,11 @@ struct ReclaimSteps {
     private var beganAt: Nanoseconds?
     private var restsUntil: Nanoseconds = 0
 
-    /// Whether the next step is to be proposed; it counts as begun then.
-    mutating func isDue(applied: Index, now: Nanoseconds) -> Bool {
+    /// Whether the next step is to be proposed; it counts as begun then. To be asked often, for the end of a step shows here.
+    mutating func isDue(_ hasOrphans: Bool, applied: Index, now: Nanoseconds) -> Bool {
         guard applied >= index else { return false }
         if let began = beganAt { (beganAt, restsUntil) = (nil, now + (now - began)) }
-        guard now >= restsUntil else { return false }
+        guard hasOrphans, now >= restsUntil else { return false }
         (index, beganAt) = (.max, now)
         return true
     }

@@ -52,6 +52,8 @@ package final class FrameConnection: ChannelInboundHandler {
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         do {
             try frames.process(buffer: unwrapInboundIn(data)) { onFrame?(self, $0) }
+            // What was used up must not be kept: it may be a MiB, and the channel reads into it again.
+            if frames.unprocessedBytes == 0 { try frames.process(buffer: ByteBuffer()) { _ in } }
         } catch {
             failure = error
             if let error = error as? ProtocolError { say(Goodbye(.protocolError, error.description)) }

@@ -158,7 +158,7 @@ struct BanyanLoad: AsyncParsableCommand {
     /// What failed is part of the history, and no failure of the tool.
     private func runRegister(_ load: Load, to path: String, _ interruption: Interruption) async throws {
         interruption.begin()
-        let result = try await RegisterWorkload.run(load, until: interruption.stream)
+        let result = try await RegisterWorkload.run(load, until: interruption.stream())
         try write(String(decoding: HistoryFile.encode(result.history), as: UTF8.self), to: path)
         try Console.print(
             "register  \(result.history.count) operations, \(result.answered) answered, \(result.failures) failed"
@@ -180,7 +180,7 @@ func measure(_ load: Load, faults: [Fault] = [], _ interruption: Interruption) a
     }
     do {
         return try await LoadGenerator.run(
-            load, faults: faults, interruption: interruption.stream, filling: filling, progress: live.second)
+            load, faults: faults, interruption: interruption.stream(), filling: filling, progress: live.second)
     } catch BanyanError.unreachable {
         throw CommandFailure(NodeList(addresses: load.nodes).unreachableText, exitCode: 5)
     } catch let error as BanyanError {

@@ -56,7 +56,7 @@ extension CommandFailure {
             switch error {
             case .notFound, .noSuchMember: 3
             case .conditionFailed: 4
-            case .unknownOutcome, .unreachable, .noQuorum: 5
+            case .unknownOutcome, .unreachable, .memberUnreachable, .noQuorum: 5
             default: 1
             }
         self.init("\(path): \(error)", exitCode: exitCode)

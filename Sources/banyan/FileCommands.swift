@@ -188,7 +188,11 @@ struct StatCommand: AsyncParsableCommand {
     @Argument(help: "The path in the cluster.") var path: String
 
     func run() async throws {
-        let info = try await cluster.withClient(path) { try await $0.stat(path.asDirectory, reading.level) }
+        let info = try await cluster.withClient(path) { client in
+            let info = try await client.stat(path.asDirectory, reading.level)
+            if path.asDirectory != path, info.kind != .directory { throw BanyanError.notDirectory }
+            return info
+        }
         let result = EntryResult(path: path, info)
         try cluster.show(
             result,
@@ -215,7 +219,7 @@ struct RemoveCommand: AsyncParsableCommand {
     func run() async throws {
         if path == "/" { throw CommandFailure("/: the root can't be removed: name what is in it") }
         try await cluster.withClient(path) { client in
-            let revision = try await client.remove(path.asDirectory, recursive: recursive, if: conditions.condition)
+            let revision = try await client.remove(path, recursive: recursive, if: conditions.condition)
             try cluster.show(WriteResult(path: path, revision: revision), "\(path) was removed at revision \(revision)")
         }
     }

@@ -140,6 +140,12 @@ struct LoadToolTests {
         let (report, code, errors) = try await load(cluster, short + ["--during", "kill-follower@0s"])
         #expect(report == nil && code == 5 && errors.contains("no follower"), "\(errors)")
         #expect(try await load(cluster, short + ["--during", "kill-leader@1s"]).code == 2)
+        // The second finds nobody any more: the load ends with that.
+        let (none, second, words) = try await load(
+            cluster, ["--warmup", "0s", "--duration", "60s", "--during", "kill-leader@0.1s,kill-leader@0.2s"])
+        #expect(none == nil && second == 5, "\(words)")
+        try cluster.start(1)
+        _ = try await cluster.leader()
         let nodes = ["--nodes", cluster.addresses[0]]
         let missing = cluster.folder.appendingPathComponent("missing/load.html").path
         let unwritable = try await cluster.run("banyan-load", nodes + ["--html", missing])
