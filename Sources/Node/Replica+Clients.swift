@@ -131,6 +131,10 @@ extension Replica {
     /// How long a member that is about to end may take to find a successor and to answer what it took up.
     private static let drainMax: Nanoseconds = 1_000_000_000
 
+    /// How long a member goes on refusing before it ends. Clients learn by a refusal that they must ask another; a request
+    /// on its way to a connection that closes would have no answer, and a write without one is unknown.
+    private static let farewell: Nanoseconds = 100_000_000
+
     /// Takes no more writes, answers those that were taken, hands leadership over, and calls `settled`.
     func drain(then settled: @escaping () -> Void) {
         draining = (core.now + Self.drainMax, settled)
@@ -144,7 +148,9 @@ extension Replica {
         if core.role == .leader, hasSuccessor, core.transferTarget == nil { step(.transferLeadership(to: nil)) }
         let isIdle = proposed.isEmpty && newWrites.isEmpty && lastReport.applied.index >= dispatched
         let isOver = isIdle && (core.role != .leader || !hasSuccessor)
-        guard isOver || Clock.now >= deadline else { return }
+        let now = Clock.now
+        if isOver, farewellEnd == nil { farewellEnd = min(deadline, now + (connections.isEmpty ? 0 : Self.farewell)) }
+        guard now >= farewellEnd ?? deadline else { return }
         draining = nil
         settled()
     }

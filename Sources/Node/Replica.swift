@@ -134,6 +134,8 @@ final class Replica {
     enum TransferOutcome { case done, failed }
     /// Of a member that is about to end: when it ends at the latest, and who waits for that.
     var draining: (deadline: Nanoseconds, settled: () -> Void)?
+    /// When it is over, once nothing is left to be done.
+    var farewellEnd: Nanoseconds?
     var reclaiming = ReclaimSteps()
     var isStopped = false
     /// The command that raises the cluster version.
@@ -266,6 +268,8 @@ final class Replica {
     /// Answers what waits and closes every connection. Call it once.
     func stop() {
         isStopped = true
+        for write in newWrites { refuse(write.waiter, .shuttingDown) }
+        newWrites = []
         abandonProposals(with: .unknownOutcome)
         for (_, waiter) in membershipWaiters { refuse(waiter, .unknownOutcome) }
         for connection in connections.values { connection.say(Goodbye(.shuttingDown, "this member is shutting down")) }
