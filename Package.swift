@@ -146,7 +146,8 @@ let package = Package(
             name: "RaftLogTests", dependencies: ["RaftLog", "LMDB", "WireProtocol", "Raft", nioCore],
             swiftSettings: strict),
         .testTarget(
-            name: "SnapshotsTests", dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore],
+            name: "SnapshotsTests",
+            dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore, "Deflate"],
             swiftSettings: strict),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
         .testTarget(name: "HistoriesTests", dependencies: ["Histories"], swiftSettings: strict),

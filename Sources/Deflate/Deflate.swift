@@ -10,8 +10,20 @@ package enum DeflateError: Error, Equatable {
 
 /// Whole chunks as independent zlib streams (RFC 1950).
 package enum Deflate {
-    /// Compresses `bytes`. `level` is zlib's, from 1 (fast) to 9 (small).
-    package static func compress(_ bytes: UnsafeRawBufferPointer, level: Int32 = 1) throws(DeflateError) -> [UInt8] {
+    /// A part that shows whether the whole is worth the time.
+    private static let sampleBytes = 1 << 16
+
+    /// Compresses `bytes`, fast rather than small; what does not compress is stored as it is, in the same format.
+    package static func compress(_ bytes: UnsafeRawBufferPointer) throws(DeflateError) -> [UInt8] {
+        guard bytes.count > 2 * sampleBytes else { return try compress(bytes, level: 1) }
+        let middle = bytes.count / 2
+        let sample = UnsafeRawBufferPointer(rebasing: bytes[middle..<middle + sampleBytes])
+        let isWorthIt = try compress(sample, level: 1).count < sampleBytes - sampleBytes / 32
+        return try compress(bytes, level: isWorthIt ? 1 : 0)
+    }
+
+    /// - Parameter level: zlib's: 0 stores, 1 is fast.
+    private static func compress(_ bytes: UnsafeRawBufferPointer, level: Int32) throws(DeflateError) -> [UInt8] {
         var failure: Int32 = Z_OK
         var size = compressBound(UInt(bytes.count))
         let output = [UInt8](unsafeUninitializedCapacity: Int(size)) { buffer, count in

@@ -1,3 +1,4 @@
+import Deflate
 import Foundation
 import NIOCore
 import Raft
@@ -63,6 +64,17 @@ struct SnapshotsTests {
             if piece.isLast { return pieces }
         }
         throw SnapshotError.corrupt
+    }
+
+    @Test("what does not compress is stored, and all comes back", arguments: [0, 100, 200_000, 1 << 20])
+    func storedOrCompressed(size: Int) throws {
+        var random = SeededGenerator(seed: 11)
+        let noise = (0..<size).map { _ in UInt8.random(in: 0...255, using: &random) }
+        for (content, most) in [(noise, size + 1000), ([UInt8](repeating: 7, count: size), size / 50 + 100)] {
+            let compressed = try content.withUnsafeBytes { try Deflate.compress($0) }
+            #expect(compressed.count <= most)
+            #expect(try compressed.withUnsafeBytes { try Deflate.decompress($0, byteCount: size) } == content)
+        }
     }
 
     @Test("who waits for a piece is called when it is there, in whatever order it was asked for")
