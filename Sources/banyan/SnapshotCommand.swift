@@ -154,11 +154,9 @@ private final class PartialFile {
             throw CommandFailure("\(file): it is there, and no file that could be replaced")
         }
         final = isThere ? URL(fileURLWithPath: file).resolvingSymlinksInPath().path : file
-        var name = Array("\(final).part-XXXXXX".utf8CString)
-        descriptor = mkstemp(&name)
-        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
-        let path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let path = "\(final).part-\(UUID().uuidString)"
         self.path = path
+        descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw CommandFailure("\(path): \(String(cString: strerror(errno)))") }
         interruptions = [SIGINT, SIGTERM].map { number in
             signal(number, SIG_IGN)
