@@ -73,13 +73,15 @@ clean: ## Remove what was built, and the data of `make run`.
 	rm -rf .build .build-test .banyan-local
 
 # The C libraries underneath, from Debian's or Ubuntu's packages.
+LIBRARIES := liblmdb-dev zlib1g-dev libdeflate-dev libxxhash-dev pkg-config
+
 packages:
-	@if ! pkg-config --exists lmdb zlib libdeflate 2>/dev/null; then \
-	  echo "installing liblmdb-dev, zlib1g-dev, libdeflate-dev and pkg-config"; \
+	@if ! pkg-config --exists lmdb zlib libdeflate libxxhash 2>/dev/null; then \
+	  echo "installing $(LIBRARIES)"; \
 	  if [ "$$(id -u)" = 0 ]; then as=; \
 	  elif command -v sudo >/dev/null; then as=sudo; \
-	  else echo "liblmdb-dev, zlib1g-dev, libdeflate-dev and pkg-config are missing; install them as root, e.g. apt-get install liblmdb-dev zlib1g-dev libdeflate-dev pkg-config" >&2; exit 1; fi; \
-	  $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends liblmdb-dev zlib1g-dev libdeflate-dev pkg-config; \
+	  else echo "some of these are missing; install them as root: apt-get install $(LIBRARIES)" >&2; exit 1; fi; \
+	  $$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends $(LIBRARIES); \
 	fi
 
 # A test runs a client in another language.

@@ -9,9 +9,10 @@ import PackageDescription
 //     Transport BanyanClient                       sockets
 //     RaftLog   Snapshots                          the durable log and hard state; snapshot files
 //     FileTree  WireProtocol                       commands, queries, apply; frames
-//     Raft      LMDB     Deflate     Threads       the pure core; owned wrappers
+//     Raft      LMDB     Deflate     XXHash        the pure core; owned wrappers
+//     Threads                                      threads that own their data
 //     CrashPoints                                  where tests end a process
-//     CLMDB     CZlib    CLibdeflate               system libraries
+//     CLMDB     CZlib    CLibdeflate CXXHash       system libraries
 
 let strict: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -43,7 +44,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.2")),
         // Structured logs whose backend the process chooses.
         .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.2")),
-        // SHA-256 of contents, snapshots and digests.
+        // SHA-256 of contents and snapshots.
         .package(url: "https://github.com/apple/swift-crypto", .upToNextMinor(from: "4.5.2")),
         // Command lines that teach: help, validation, completion.
         .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.2")),
@@ -58,15 +59,18 @@ let package = Package(
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CLibdeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
+        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
 
         .target(name: "Raft", swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: strict),
         .target(name: "Deflate", dependencies: ["CZlib", "CLibdeflate"], swiftSettings: strict),
+        .target(name: "XXHash", dependencies: ["CXXHash"], swiftSettings: strict),
         .target(name: "Threads", dependencies: [], swiftSettings: strict),
         .target(name: "CrashPoints", swiftSettings: strict),
 
         .target(
-            name: "FileTree", dependencies: ["LMDB", "Deflate", "Raft", "Threads", "CrashPoints", nioCore, crypto],
+            name: "FileTree",
+            dependencies: ["LMDB", "Deflate", "XXHash", "Raft", "Threads", "CrashPoints", nioCore, crypto],
             swiftSettings: strict),
         .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
 
@@ -138,7 +142,8 @@ let package = Package(
 
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
-        .testTarget(name: "FileTreeTests", dependencies: ["FileTree", "Raft", nioCore], swiftSettings: strict),
+        .testTarget(
+            name: "FileTreeTests", dependencies: ["FileTree", "XXHash", "Raft", nioCore], swiftSettings: strict),
         .testTarget(
             name: "WireProtocolTests", dependencies: ["WireProtocol", "FileTree", "Raft", nioCore],
             swiftSettings: strict),

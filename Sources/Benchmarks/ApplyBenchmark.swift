@@ -44,6 +44,10 @@ struct ApplyBenchmark: ParsableCommand {
             }
         }
         let content = ByteBuffer(repeating: 7, count: 256)
+        // As a leader does in a new cluster.
+        var raise = ByteBuffer()
+        RaiseVersion(to: Applied.clusterVersionMax).write(to: &raise)
+        try apply(raise)
         for file in 0..<files { try apply(command(file)) }
         try tree.commit()
         var generator = SeededGenerator(seed: 1)

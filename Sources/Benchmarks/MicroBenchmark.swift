@@ -85,6 +85,10 @@ struct MicroBenchmark: ParsableCommand {
 
     private static func tree(files: Int) throws -> FileTree<MemoryStore> {
         var tree = try FileTree(store: MemoryStore())
+        // As a leader does in a new cluster.
+        var raise = ByteBuffer()
+        RaiseVersion(to: Applied.clusterVersionMax).write(to: &raise)
+        try apply(raise, to: &tree)
         for file in 0..<files { try apply(put(file, files), to: &tree) }
         return tree
     }

@@ -125,30 +125,12 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         _ header: CommandHeader, _ payload: inout ByteBuffer
     ) throws(StateError) -> Outcome {
         switch header.operation {
-        case .makeDirectory:
-            return try decode(MakeDirectory.init, &payload) { command, tree throws(StateError) in
-                try command.execute(on: &tree, header)
-            }
-        case .put:
-            return try decode(Put.init, &payload) { command, tree throws(StateError) in
-                try command.execute(on: &tree, header)
-            }
-        case .rename:
-            return try decode(Rename.init, &payload) { command, tree throws(StateError) in
-                try command.execute(on: &tree, header)
-            }
-        case .delete:
-            return try decode(Delete.init, &payload) { command, tree throws(StateError) in
-                try command.execute(on: &tree, header)
-            }
-        case .reclaim:
-            return try decode(Reclaim.init, &payload) { command, tree throws(StateError) in
-                try command.execute(on: &tree)
-            }
-        case .raiseVersion:
-            return try decode(RaiseVersion.init, &payload) { command, tree throws(StateError) in
-                try command.execute(on: &tree)
-            }
+        case .makeDirectory: return try execute(MakeDirectory.self, header, &payload)
+        case .put: return try execute(Put.self, header, &payload)
+        case .rename: return try execute(Rename.self, header, &payload)
+        case .delete: return try execute(Delete.self, header, &payload)
+        case .reclaim: return try execute(Reclaim.self, header, &payload)
+        case .raiseVersion: return try execute(RaiseVersion.self, header, &payload)
         case .openSession:
             sessions.open(applied.index, logTime: applied.logTime, digest: &applied.digest)
             return .done(revision: applied.index)
@@ -159,14 +141,14 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     }
 
     /// A command that can't be read was wrong when its client sent it: every member refuses it alike.
-    private mutating func decode<Command>(
-        _ read: (inout ByteBuffer) throws(TreeError) -> Command, _ payload: inout ByteBuffer,
-        _ run: (Command, inout Self) throws(StateError) -> Outcome
+    @inline(__always)
+    private mutating func execute<Command: TreeCommand>(
+        _: Command.Type, _ header: CommandHeader, _ payload: inout ByteBuffer
     ) throws(StateError) -> Outcome {
         let command: Command
-        do { command = try read(&payload) } catch { return .failed(error, revision: 0) }
+        do { command = try Command(from: &payload) } catch { return .failed(error, revision: 0) }
         guard payload.readableBytes == 0 else { return .failed(.malformed, revision: 0) }
-        return try run(command, &self)
+        return try command.execute(on: &self, header)
     }
 
     // MARK: rows
@@ -194,19 +176,32 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     mutating func setRow(
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
+        let version = applied.clusterVersion
         let (old, new) = try store.put(
-            key, byteCount: byteCount + RowChecksum.byteCount, weigh: { Self.digest(of: key, $0) }
+            key, byteCount: byteCount + RowChecksum.byteCount,
+            weigh: { StateDigest.row(key: key.span.bytes, row: $0, clusterVersion: version) }
         ) { row in RowChecksum.seal(row, of: key, fill) }
         if let old { applied.digest.remove(old) }
         applied.digest.add(new)
     }
 
     mutating func deleteRow(_ key: [UInt8]) throws(StateError) {
-        if let old = try store.delete(key, weigh: { Self.digest(of: key, $0) }) { applied.digest.remove(old) }
+        let version = applied.clusterVersion
+        let old = try store.delete(key) {
+            StateDigest.row(key: key.span.bytes, row: $0, clusterVersion: version)
+        }
+        if let old { applied.digest.remove(old) }
     }
 
-    private static func digest(of key: [UInt8], _ row: RawSpan) -> UInt128 {
-        let isChunk = key[0] == StateKey.Table.chunks.rawValue
-        return StateDigest.row(key: key.span.bytes, value: isChunk ? RawSpan() : row)
+    /// The digest of everything as `clusterVersion` has it. Reads every row.
+    borrowing func digest(at clusterVersion: UInt16) throws(StateError) -> StateDigest {
+        var digest = sessions.digest
+        try store.scan(from: [StateKey.Table.entries.rawValue]) { key, row throws(StateError) in
+            guard key.bigEndian(at: 0, as: UInt8.self) < StateKey.Table.sessions.rawValue else { return false }
+            _ = try RowChecksum.verify(key: key, row: row)
+            digest.add(StateDigest.row(key: key, row: row, clusterVersion: clusterVersion))
+            return true
+        }
+        return digest
     }
 }

@@ -12,15 +12,15 @@ package struct TreePath: Equatable, Sendable, CustomStringConvertible {
     private static let slash = UInt8(ascii: "/")
     private static let dot = UInt8(ascii: ".")
 
-    package static let root = TreePath(bytes: [slash], components: [])
+    package static let root = TreePath(bytes: [slash], nameStart: 1)
 
     package let bytes: [UInt8]
-    /// The names below the root; empty for the root itself.
-    package let components: [ArraySlice<UInt8>]
+    /// Behind the last slash.
+    private let nameStart: Int
 
-    private init(bytes: [UInt8], components: [ArraySlice<UInt8>]) {
+    private init(bytes: [UInt8], nameStart: Int) {
         self.bytes = bytes
-        self.components = components
+        self.nameStart = nameStart
     }
 
     package init(_ text: String) throws(TreeError) { try self.init(bytes: Array(text.utf8)) }
@@ -28,42 +28,40 @@ package struct TreePath: Equatable, Sendable, CustomStringConvertible {
     /// - Throws: `.invalidPath`, or `.nameTooLong`.
     package init(bytes: [UInt8]) throws(TreeError) {
         guard bytes.first == Self.slash, bytes.count <= Self.bytesMax else { throw .invalidPath }
-        self.bytes = bytes
-        if bytes.count == 1 {
-            components = []
-            return
-        }
-        var names: [ArraySlice<UInt8>] = []
-        names.reserveCapacity(bytes.count { $0 == Self.slash })
         var start = 1
         var isASCII = true
-        for end in 1...bytes.count {
-            let byte = end < bytes.count ? bytes[end] : Self.slash
+        let span = bytes.span
+        for end in 1..<span.count {
+            let byte = span[end]
             guard byte != 0 else { throw .invalidPath }
             if byte >= 0x80 { isASCII = false }
             guard byte == Self.slash else { continue }
-            let count = end - start
-            let isDots = count <= 2 && bytes[start..<end].allSatisfy { $0 == Self.dot }
-            guard count > 0, !isDots else { throw .invalidPath }
-            guard count <= Self.nameBytesMax else { throw .nameTooLong }
-            names.append(bytes[start..<end])
+            try Self.checkName(span.extracting(start..<end))
             start = end + 1
         }
+        if span.count > 1 { try Self.checkName(span.extracting(start...)) }
         guard isASCII || String(validating: bytes, as: UTF8.self) != nil else { throw .invalidPath }
-        components = names
+        self.init(bytes: bytes, nameStart: start)
     }
 
-    package var name: ArraySlice<UInt8>? { components.last }
+    private static func checkName(_ name: Span<UInt8>) throws(TreeError) {
+        let isDots = name.count <= 2 && name.indices.allSatisfy { name[$0] == dot }
+        guard !name.isEmpty, !isDots else { throw .invalidPath }
+        guard name.count <= nameBytesMax else { throw .nameTooLong }
+    }
+
+    /// The names below the root; empty for the root itself.
+    package var components: [ArraySlice<UInt8>] { bytes.split(separator: Self.slash) }
+
+    package var name: ArraySlice<UInt8>? { bytes.count > 1 ? bytes[nameStart...] : nil }
 
     /// The path above this one, in bytes; empty for the root and for what is in it.
-    var parentBytes: ArraySlice<UInt8> { bytes[..<max(0, (name?.startIndex ?? 1) - 1)] }
+    var parentBytes: ArraySlice<UInt8> { bytes[..<(nameStart - 1)] }
 
     /// Whether this path lies at or below `other`.
     package func isWithin(_ other: TreePath) -> Bool { components.starts(with: other.components, by: ==) }
 
     package var description: String { String(decoding: bytes, as: UTF8.self) }
-
-    package static func == (left: TreePath, right: TreePath) -> Bool { left.bytes == right.bytes }
 }
 
 extension ByteBuffer {

@@ -1,6 +1,7 @@
 import NIOCore
 import Raft
 import Testing
+import XXHash
 
 @testable import FileTree
 
@@ -58,6 +59,17 @@ private final class Tree {
 }
 
 extension Tree {
+    /// The digest that the rows of a commit have.
+    func audited() throws -> StateDigest {
+        try tree.commit()
+        var audit = StateAudit()
+        try tree.committed.scan(from: []) { key, row throws(StateError) in
+            try audit.add(key: key, row: row)
+            return true
+        }
+        return try audit.finish().digest
+    }
+
     /// A put of a session's.
     func put(
         _ path: String, _ content: String, session: UInt64, sequence: UInt64, lowest: UInt64 = 1,
@@ -165,6 +177,36 @@ struct SessionTests {
         let old = try Tree()
         old.tree = try FileTree(store: MemoryStore(), knownVersion: 1)
         #expect(throws: StateError.unknownFormat) { try old.apply { RaiseVersion(to: 2).write(to: &$0) } }
+    }
+
+    /// What the algorithm's own program prints (`xxhsum -H2`).
+    @Test("the digest's hash is XXH3 with 128 bits")
+    func xxh3() {
+        let hash = { (text: String) in Array(text.utf8).withUnsafeBytes { XXH3.hash($0) } }
+        #expect(hash("") == 0x99AA_06D3_0147_98D8_6001_C324_468D_497F)
+        #expect(hash("banyan") == 0x4CBB_3AD4_2D46_1CAA_3A5A_42BD_64C8_C66B)
+        #expect(hash(String(repeating: "z", count: 1000)) == 0x66A9_B2D5_8787_6CE7_CD3A_5747_00ED_DF41)
+    }
+
+    @Test("the digest goes by another hash from version 3 on: of what was there, and of what changes later")
+    func digestByVersion() throws {
+        let tree = try Tree()
+        _ = try tree.apply { RaiseVersion(to: 2).write(to: &$0) }
+        let session = try tree.openSession()
+        _ = try tree.put("/a/short", "1", session: session, sequence: 1)
+        _ = try tree.put("/a/long", String(repeating: "z", count: 2000))
+        let delete = Delete(path: try TreePath("/a"), isRecursive: true)
+        _ = try tree.apply { delete.write(to: &$0) }
+        _ = try tree.put("/b/kept", "2", session: session, sequence: 2)
+        #expect(try tree.audited() == tree.tree.applied.digest)
+        let before = tree.tree.applied.digest
+        _ = try tree.apply { RaiseVersion(to: 3).write(to: &$0) }
+        #expect(tree.tree.applied.digest != before)
+        #expect(try tree.audited() == tree.tree.applied.digest)
+        // Rows of before go, change and stay.
+        _ = try tree.put("/b/kept", "3", session: session, sequence: 3)
+        _ = try tree.apply { Reclaim(rowsMax: 100).write(to: &$0) }
+        #expect(try tree.audited() == tree.tree.applied.digest)
     }
 }
 

@@ -45,7 +45,7 @@ struct OverlayStoreTests {
                     let key =
                         [UInt8(truncatingIfNeeded: number % 7), UInt8(number >> 2 & 0xFF)]
                         + [UInt8](repeating: 3, count: Int(number % 3))
-                    let weigh = { (row: RawSpan) in StateDigest.row(key: key.span.bytes, value: row) }
+                    let weigh = { (row: RawSpan) in StateDigest.row(key: key.span.bytes, row: row, clusterVersion: 3) }
                     switch Int.random(in: 0..<20, using: &generator) {
                     case 0..<11:
                         let fill = UInt8.random(in: 0...255, using: &generator)
@@ -123,7 +123,8 @@ struct OverlayStoreTests {
             let number = Int.random(in: 0..<2000, using: &generator)
             let key = [UInt8(number >> 8), UInt8(number & 0xFF)]
             if Int.random(in: 0..<3, using: &generator) > 0 {
-                #expect(rows.set(key, step) == model.updateValue(step, forKey: key))
+                #expect(rows[key] == model.updateValue(step, forKey: key))
+                rows.set(key, step)
             } else {
                 rows.remove(key)
                 model[key] = nil

@@ -49,6 +49,17 @@ struct SnapshotsTests {
         return tree
     }
 
+    private static func apply(_ write: (inout ByteBuffer) -> Void, to tree: DurableTree) throws {
+        var (command, answer) = (ByteBuffer(), ByteBuffer())
+        write(&command)
+        try tree.apply(index: tree.applied.index + 1, term: 2, kind: .command, payload: command, answer: &answer)
+    }
+
+    private static func fixture(_ name: String) -> String {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("fixtures/snapshots/\(name)").path
+    }
+
     private static func pieces(of tree: DurableTree, in scratch: Scratch) throws -> [ByteBuffer] {
         let view = try StateView(tree.environment)
         return try pieces(of: view, in: scratch)
@@ -225,9 +236,7 @@ struct SnapshotsTests {
     @Test("the snapshot in fixtures/snapshots is read, and is written like that")
     func golden() throws {
         let scratch = try Scratch()
-        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent().appendingPathComponent("fixtures/snapshots/version-1")
-        let pieces = try Self.pieces(of: file.path)
+        let pieces = try Self.pieces(of: Self.fixture("version-1"))
         let path = try scratch.state("copy")
         #expect(try Self.receive(pieces, into: path))
         let copy = try DurableTree(path: path)
@@ -242,29 +251,40 @@ struct SnapshotsTests {
         #expect(source.applied == copy.applied)
     }
 
+    /// Of cluster version 3: the digest by another hash, of rows from before and after.
+    @Test("the snapshot of version 3 in fixtures/snapshots is read, and its digest is the one of its rows")
+    func goldenDigest() throws {
+        let scratch = try Scratch()
+        let source = try Self.tree(at: scratch.state("source"), files: 3, bytes: 2000)
+        try Self.apply({ RaiseVersion(to: 3).write(to: &$0) }, to: source)
+        let put = Put(path: try TreePath("/d0/short"), content: ByteBuffer(string: "three"), mtime: 7)
+        try Self.apply({ put.write(to: &$0) }, to: source)
+        try source.commit()
+        let written = try Self.pieces(of: source, in: scratch)
+        let pieces = try Self.pieces(of: Self.fixture("version-3"))
+        #expect(written.first == pieces.first)
+        let path = try scratch.state("copy")
+        #expect(try Self.receive(pieces, into: path))
+        let copy = try DurableTree(path: path)
+        #expect(copy.applied == source.applied)
+        #expect(copy.applied.digest.description == "6ac98886342ef72e00c03e85eb66f23b")
+    }
+
     /// Of cluster version 2: what clients may ask for again travels along.
     @Test("the snapshot with a session in fixtures/snapshots is read, and its client gets its first answer")
     func goldenSessions() throws {
         let scratch = try Scratch()
-        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent().appendingPathComponent("fixtures/snapshots/version-2")
         let source = try Self.tree(at: scratch.state("source"), files: 1, bytes: 10)
+        try Self.apply({ RaiseVersion(to: 2).write(to: &$0) }, to: source)
+        try Self.apply({ OpenSession.write(to: &$0) }, to: source)
         var answer = ByteBuffer()
-        for write in [{ RaiseVersion(to: 2).write(to: &$0) }, { OpenSession.write(to: &$0) }]
-            as [(inout ByteBuffer) -> Void]
-        {
-            var command = ByteBuffer()
-            write(&command)
-            try source.apply(
-                index: source.applied.index + 1, term: 2, kind: .command, payload: command, answer: &answer)
-        }
         var put = ByteBuffer()
         Put(path: try TreePath("/s"), content: ByteBuffer(string: "once"), mtime: 7, condition: .absent).write(to: &put)
         CommandHeader.enroll(&put, session: 4, sequence: 9, lowestUnanswered: 8)
         try source.apply(index: 5, term: 2, kind: .command, payload: put, answer: &answer)
         try source.commit()
         let written = try Self.pieces(of: source, in: scratch)
-        let pieces = try Self.pieces(of: file.path)
+        let pieces = try Self.pieces(of: Self.fixture("version-2"))
         #expect(written.first == pieces.first)
         let path = try scratch.state("copy")
         #expect(try Self.receive(pieces, into: path))

@@ -121,6 +121,16 @@ package struct CommandHeader: Equatable, Sendable {
     }
 }
 
+/// What stands behind the head of a command that changes the tree.
+protocol TreeCommand {
+    init(from buffer: inout ByteBuffer) throws(TreeError)
+
+    /// - Throws: a fault of the state, or of this program; what is wrong with the command is an outcome.
+    func execute<Store: ~Copyable>(
+        on tree: inout FileTree<Store>, _ header: CommandHeader
+    ) throws(StateError) -> Outcome
+}
+
 /// What must hold for a put, a rename or a delete to happen.
 ///
 /// Encoded as a tag (1) and a revision (8): 0 always, 1 the path is absent, 2 the path is at that revision.

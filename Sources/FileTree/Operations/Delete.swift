@@ -6,7 +6,7 @@ import NIOCore
 ///     0  9  condition on the path
 ///     9  1  flags: 1 = recursive
 ///     10 .  path
-package struct Delete: Equatable, Sendable {
+package struct Delete: TreeCommand, Equatable, Sendable {
     package var path: TreePath
     package var isRecursive: Bool
     package var condition: Condition

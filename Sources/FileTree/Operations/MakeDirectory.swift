@@ -5,7 +5,7 @@ import NIOCore
 ///     0  2  mode
 ///     2  1  flags: 1 = make missing parents, and do nothing if the directory is there (`mkdir -p`)
 ///     3  .  path
-package struct MakeDirectory: Equatable, Sendable {
+package struct MakeDirectory: TreeCommand, Equatable, Sendable {
     package var path: TreePath
     package var mode: UInt16
     package var makesParents: Bool

@@ -9,7 +9,7 @@ import NIOCore
 ///     20  .  path
 ///     .   4  length of the content
 ///     .   .  content
-package struct Put: Equatable, Sendable {
+package struct Put: TreeCommand, Equatable, Sendable {
     package static let directoryMode: UInt16 = 0o755
 
     package var path: TreePath

@@ -3,7 +3,7 @@ import NIOCore
 /// Removes some rows of unlinked directories. The leader proposes it while there are any.
 ///
 ///     0  4  the most rows to remove
-package struct Reclaim: Equatable, Sendable {
+package struct Reclaim: TreeCommand, Equatable, Sendable {
     package var rowsMax: UInt32
 
     package init(rowsMax: UInt32 = FileTreeLimits.reclaimRowsMax) { self.rowsMax = rowsMax }
@@ -18,7 +18,9 @@ package struct Reclaim: Equatable, Sendable {
         buffer.writeInteger(rowsMax)
     }
 
-    func execute<Store: ~Copyable>(on tree: inout FileTree<Store>) throws(StateError) -> Outcome {
+    func execute<Store: ~Copyable>(
+        on tree: inout FileTree<Store>, _: CommandHeader
+    ) throws(StateError) -> Outcome {
         guard let directory = try tree.firstOrphan() else { return .done(revision: tree.applied.index) }
         var rows: [(key: [UInt8], entry: Entry)] = []
         var isWhole = true

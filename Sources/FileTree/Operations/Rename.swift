@@ -6,7 +6,7 @@ import NIOCore
 ///     0  9  condition: "absent" is asked of the destination, "at revision" of the source
 ///     9  .  source path
 ///     .  .  destination path
-package struct Rename: Equatable, Sendable {
+package struct Rename: TreeCommand, Equatable, Sendable {
     package var source: TreePath
     package var destination: TreePath
     package var condition: Condition

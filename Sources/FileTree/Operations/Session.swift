@@ -17,7 +17,7 @@ package enum CloseSession {
 /// Brings the commands and the rules of a cluster version into force. The leader proposes it when every member knows them.
 ///
 ///     0  2  the version
-package struct RaiseVersion: Equatable, Sendable {
+package struct RaiseVersion: TreeCommand, Equatable, Sendable {
     package var version: UInt16
 
     package init(to version: UInt16) { self.version = version }
@@ -33,8 +33,12 @@ package struct RaiseVersion: Equatable, Sendable {
     }
 
     /// - Throws: `unknownFormat` when this program does not know the version: it must stop, and not guess.
-    func execute<Store: ~Copyable>(on tree: inout FileTree<Store>) throws(StateError) -> Outcome {
+    func execute<Store: ~Copyable>(
+        on tree: inout FileTree<Store>, _: CommandHeader
+    ) throws(StateError) -> Outcome {
         guard version <= tree.knownVersion else { throw .unknownFormat }
+        // Once in a cluster's life, a hash over every row.
+        if version >= 3, tree.applied.clusterVersion < 3 { tree.applied.digest = try tree.digest(at: version) }
         tree.applied.clusterVersion = max(tree.applied.clusterVersion, version)
         return .done(revision: tree.applied.index)
     }

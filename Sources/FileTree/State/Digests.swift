@@ -1,4 +1,5 @@
 import Crypto
+import XXHash
 
 /// A chunk's name: the SHA-256 of its bytes.
 package struct ContentHash: Equatable, Sendable {
@@ -27,32 +28,24 @@ package struct StateDigest: Equatable, Sendable, CustomStringConvertible {
     mutating func add(_ row: UInt128) { value &+= row }
     mutating func remove(_ row: UInt128) { value &-= row }
 
-    /// The first 128 bits of the SHA-256 over the key's length (2), the key and the value with its checksum.
-    static func row(key: RawSpan, value: RawSpan) -> UInt128 {
-        let count = 2 + key.byteCount + value.byteCount
-        guard count > shortBytesMax else {
-            // In one piece, since each costs as much as some hundred bytes.
-            return withUnsafeTemporaryAllocation(byteCount: count, alignment: 1) { bytes in
-                bytes.storeBigEndian(UInt16(key.byteCount), at: 0)
-                let (keyPart, valuePart) = (bytes[2..<2 + key.byteCount], bytes[(2 + key.byteCount)...])
-                key.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: keyPart).copyMemory(from: $0) }
-                value.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: valuePart).copyMemory(from: $0) }
-                var hash = SHA256()
-                hash.update(bufferPointer: UnsafeRawBufferPointer(bytes))
-                return first128(of: hash)
-            }
-        }
+    /// What a row of the tables 02 to 05 adds. Of a chunk the key alone counts: it is the hash of the value.
+    ///
+    /// From cluster version 3 on, the XXH3 (128 bits) over those of the key and of the row with its checksum. Before, the
+    /// first 128 bits of the SHA-256 over the key's length (2), the key and the row: a hash that cost half of a put.
+    static func row(key: RawSpan, row: RawSpan, clusterVersion: UInt16) -> UInt128 {
+        let isChunk = key.bigEndian(at: 0, as: UInt8.self) == StateKey.Table.chunks.rawValue
+        let row = isChunk ? RawSpan() : row
+        guard clusterVersion >= 3 else { return sha256(key, row) }
+        let hashes = [XXH3.hash(key).bigEndian, XXH3.hash(row).bigEndian] as InlineArray<2, UInt128>
+        return XXH3.hash(hashes.span.bytes)
+    }
+
+    private static func sha256(_ key: RawSpan, _ row: RawSpan) -> UInt128 {
         var hash = SHA256()
         withUnsafeBytes(of: UInt16(key.byteCount).bigEndian) { hash.update(bufferPointer: $0) }
         key.withUnsafeBytes { hash.update(bufferPointer: $0) }
-        value.withUnsafeBytes { hash.update(bufferPointer: $0) }
-        return first128(of: hash)
-    }
-
-    private static let shortBytesMax = 4096
-
-    private static func first128(of hash: SHA256) -> UInt128 {
-        hash.finalize().withUnsafeBytes { UInt128(bigEndian: $0.loadUnaligned(as: UInt128.self)) }
+        row.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        return hash.finalize().withUnsafeBytes { UInt128(bigEndian: $0.loadUnaligned(as: UInt128.self)) }
     }
 
     package var description: String {

@@ -49,8 +49,9 @@ extension FileTree where Store: ~Copyable {
             return .success(.entry(parent: parent, key: key, entry))
         }
         var parent = FileTreeLimits.rootInode
-        for (depth, name) in path.components.enumerated() {
-            let isLast = depth == path.components.count - 1
+        let names = path.components
+        for (depth, name) in names.enumerated() {
+            let isLast = depth == names.count - 1
             if isLast, depth > 0 { directories.remember(path.parentBytes, parent) }
             let key = StateKey.entry(in: parent, name)
             guard let entry = try entry(key) else {

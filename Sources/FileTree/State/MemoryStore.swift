@@ -24,11 +24,10 @@ package struct MemoryStore: OrderedStore {
     package mutating func put(
         _ key: [UInt8], byteCount: Int, weigh: (RawSpan) -> UInt128, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) -> (old: UInt128?, new: UInt128) {
-        var row = [UInt8](repeating: 0, count: byteCount)
-        row.withUnsafeMutableBytes(fill)
-        let new = weigh(row.span.bytes)
-        guard let old = rows.set(key, row) else { return (nil, new) }
-        return (weigh(old.span.bytes), new)
+        let row = [UInt8](byteCount: byteCount, fill: fill)
+        let old = rows[key].map { weigh($0.span.bytes) }
+        rows.set(key, row)
+        return (old, weigh(row.span.bytes))
     }
 
     @discardableResult

@@ -15,7 +15,7 @@ package protocol OrderedStore: ~Copyable {
 
     /// Sets `key` to `byteCount` bytes, all of which `fill` writes.
     ///
-    /// - Parameter weigh: what a row of this key adds to the digest. A store may keep a row's weight beside it.
+    /// - Parameter weigh: what a row of this key adds to the digest.
     /// - Returns: the weights of the row that was there, if any, and of the new one.
     mutating func put(
         _ key: [UInt8], byteCount: Int, weigh: (RawSpan) -> UInt128, fill: (UnsafeMutableRawBufferPointer) -> Void

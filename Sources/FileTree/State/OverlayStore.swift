@@ -10,8 +10,6 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     struct Change: Sendable {
         /// The new bytes; nil when the row was deleted.
         var row: [UInt8]?
-        /// What the row adds to the digest.
-        var weight: UInt128 = 0
     }
 
     typealias Changes = SortedRows<Change>
@@ -28,9 +26,10 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     /// What the last read found: a command writes the row that it has just looked at.
     private let lastRead = LastRead()
 
-    /// A row, wherever it is.
+    /// Where a row is.
     private enum Found {
-        case changed(Change)
+        case filling(Changes.Place)
+        case flushing(Changes.Place)
         /// In LMDB's last commit, whose pages lend the bytes until the next one is read from.
         case committed(UnsafeRawBufferPointer)
         case nowhere
@@ -55,21 +54,40 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         let place = filling.place(of: key)
         let found = try find(key, place)
         (lastRead.key, lastRead.place, lastRead.found) = (key, place, found)
+        return try lend(found, body)
+    }
+
+    private borrowing func find(_ key: [UInt8], _ place: Changes.Place) throws(StateError) -> Found {
+        if place.isThere { return .filling(place) }
+        if isFlushing {
+            let older = flushing.place(of: key)
+            if older.isThere { return .flushing(older) }
+        }
+        do {
+            guard let row = try base.get(key.span.bytes, in: state.database) else { return .nowhere }
+            return .committed(unsafe row.withUnsafeBytes { $0 })
+        } catch { throw StateError.store(error.code) }
+    }
+
+    private borrowing func lend<Result>(
+        _ found: Found, _ body: (RawSpan?) throws(StateError) -> Result
+    ) throws(StateError) -> Result {
         switch found {
-        case .changed(let change):
-            guard let row = change.row else { return try body(nil) }
-            return try body(row.span.bytes)
+        case .filling(let place):
+            return try filling.withValue(at: place) { change throws(StateError) in try Self.lend(change, body) }
+        case .flushing(let place):
+            return try flushing.withValue(at: place) { change throws(StateError) in try Self.lend(change, body) }
         case .committed(let row): return try body(unsafe RawSpan(_unsafeBytes: row))
         case .nowhere: return try body(nil)
         }
     }
 
-    private borrowing func find(_ key: [UInt8], _ place: Changes.Place) throws(StateError) -> Found {
-        if let change = filling[place] ?? (isFlushing ? flushing[key] : nil) { return .changed(change) }
-        do {
-            guard let row = try base.get(key.span.bytes, in: state.database) else { return .nowhere }
-            return .committed(unsafe row.withUnsafeBytes { $0 })
-        } catch { throw StateError.store(error.code) }
+    @inline(__always)
+    private static func lend<Result>(
+        _ change: Change, _ body: (RawSpan?) throws(StateError) -> Result
+    ) throws(StateError) -> Result {
+        guard let row = change.row else { return try body(nil) }
+        return try body(row.span.bytes)
     }
 
     package borrowing func scan(
@@ -121,12 +139,9 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     package mutating func put(
         _ key: [UInt8], byteCount: Int, weigh: (RawSpan) -> UInt128, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) -> (old: UInt128?, new: UInt128) {
-        let row = [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, count in
-            fill(UnsafeMutableRawBufferPointer(buffer))
-            count = byteCount
-        }
+        let row = [UInt8](byteCount: byteCount, fill: fill)
         let new = weigh(row.span.bytes)
-        return (try replace(key, Change(row: row, weight: new), weigh), new)
+        return (try replace(key, Change(row: row), weigh), new)
     }
 
     @discardableResult
@@ -134,20 +149,20 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         try replace(key, Change(row: nil), weigh)
     }
 
-    /// Answers with the former row's weight, if there was one: kept beside a row that is not written yet, else found anew.
+    /// Answers with the former row's weight, if there was one.
     private mutating func replace(
         _ key: [UInt8], _ change: Change, _ weigh: (RawSpan) -> UInt128
     ) throws(StateError) -> UInt128? {
         let known = lastRead.key == key ? lastRead.place : nil
         let place = known ?? filling.place(of: key)
         let found = known == nil ? try find(key, place) : lastRead.found
+        let old = try lend(found) { row in
+            guard let row else { return nil as UInt128? }
+            return weigh(row)
+        }
         filling.set(key, change, at: place)
         lastRead.place = nil
-        switch found {
-        case .changed(let old): return old.row == nil ? nil : old.weight
-        case .committed(let row): return weigh(unsafe RawSpan(_unsafeBytes: row))
-        case .nowhere: return nil
-        }
+        return old
     }
 
     /// Hands everything so far to the flusher. Not while a flush is under way.

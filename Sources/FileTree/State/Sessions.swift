@@ -86,8 +86,7 @@ struct Sessions {
 
     private mutating func end(at position: Int, digest: inout StateDigest) {
         let session = sessions.remove(at: position)
-        digest.remove(Self.digest(of: session))
-        for answer in session.answers { digest.remove(Self.digest(of: answer, in: session.id)) }
+        digest.remove(Self.digestWithAnswers(of: session))
         if !session.isDirty { dirty.append(session.id) }
     }
 
@@ -141,6 +140,13 @@ struct Sessions {
     }
 
     // MARK: the digest
+
+    /// Of all sessions.
+    var digest: StateDigest { StateDigest(sessions.reduce(0) { $0 &+ Self.digestWithAnswers(of: $1) }) }
+
+    private static func digestWithAnswers(of session: Session) -> UInt128 {
+        session.answers.reduce(digest(of: session)) { $0 &+ digest(of: $1, in: session.id) }
+    }
 
     private static func digest(of session: Session) -> UInt128 { mixed([session.id, session.activeAt]) }
 
@@ -205,8 +211,7 @@ struct Sessions {
     /// What a session's row adds to the digest.
     static func digest(ofRow key: RawSpan, _ row: RawSpan) throws(StateError) -> UInt128 {
         guard key.byteCount == 9 else { throw .unknownFormat }
-        let session = try session(key.bigEndian(at: 1, as: UInt64.self), row: row)
-        return session.answers.reduce(digest(of: session)) { $0 &+ digest(of: $1, in: session.id) }
+        return digestWithAnswers(of: try session(key.bigEndian(at: 1, as: UInt64.self), row: row))
     }
 
     /// The sessions whose rows must be written, nil for those that ended, in the order in which they changed.

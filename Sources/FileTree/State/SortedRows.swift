@@ -11,11 +11,9 @@ struct SortedRows<Value: Sendable>: Sendable {
         let key: [UInt8]
         var value: Value
 
-        /// Less than, equal to or greater than zero as it stands before, at or behind the other key.
         @inline(__always)
-        fileprivate func order(to other: [UInt8], _ otherHead: UInt128) -> Int {
-            if head != otherHead { return head < otherHead ? -1 : 1 }
-            return key.order(to: other.span.bytes)
+        fileprivate func isBefore(_ other: [UInt8], _ otherHead: UInt128) -> Bool {
+            head == otherHead ? key.order(to: other.span.bytes) < 0 : head < otherHead
         }
     }
 
@@ -42,10 +40,19 @@ struct SortedRows<Value: Sendable>: Sendable {
 
     var isEmpty: Bool { leaves.isEmpty }
 
-    subscript(key: [UInt8]) -> Value? { self[place(of: key)] }
+    subscript(key: [UInt8]) -> Value? {
+        let place = place(of: key)
+        return place.isThere ? withValue(at: place) { $0 } : nil
+    }
 
-    subscript(place: Place) -> Value? {
-        place.isThere ? leaves[place.position.leaf][place.position.row].value : nil
+    /// Lends the value at `place`, where there must be one.
+    @inline(__always)
+    func withValue<Result, Failure>(
+        at place: Place, _ body: (Value) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try leaves[place.position.leaf].withUnsafeBufferPointer { rows throws(Failure) in
+            try body(rows[place.position.row].value)
+        }
     }
 
     /// The row at `position`; nil behind the last.
@@ -67,12 +74,15 @@ struct SortedRows<Value: Sendable>: Sendable {
         guard !leaves.isEmpty else { return Place(position: start, head: head, isThere: false) }
         // The last leaf that begins at the key or before it.
         let behind = Self.firstIndex(of: heads.count) { leaf in
-            heads[leaf] != head ? heads[leaf] > head : leaves[leaf][0].order(to: key, head) > 0
+            heads[leaf] == head
+                ? leaves[leaf][0].key.order(to: key.span.bytes) > 0 : heads[leaf] > head
         }
         let leaf = max(0, behind - 1)
         return leaves[leaf].withUnsafeBufferPointer { rows in
-            let row = Self.firstIndex(of: rows.count) { rows[$0].order(to: key, head) >= 0 }
-            let isThere = row < rows.count && rows[row].order(to: key, head) == 0
+            let row = Self.firstIndex(of: rows.count) { !rows[$0].isBefore(key, head) }
+            let isThere =
+                row < rows.count && rows[row].head == head
+                && rows[row].key.order(to: key.span.bytes) == 0
             return Place(position: Position(leaf: leaf, row: row), head: head, isThere: isThere)
         }
     }
@@ -82,29 +92,24 @@ struct SortedRows<Value: Sendable>: Sendable {
             ? Position(leaf: position.leaf, row: position.row + 1) : Position(leaf: position.leaf + 1, row: 0)
     }
 
-    /// Answers with the value that was there before.
-    @discardableResult
-    mutating func set(_ key: [UInt8], _ value: Value) -> Value? { set(key, value, at: place(of: key)) }
+    mutating func set(_ key: [UInt8], _ value: Value) { set(key, value, at: place(of: key)) }
 
     /// - Parameter place: the key's.
-    @discardableResult
-    mutating func set(_ key: [UInt8], _ value: Value, at place: Place) -> Value? {
+    mutating func set(_ key: [UInt8], _ value: Value, at place: Place) {
         let head = place.head
         guard !leaves.isEmpty else {
             (leaves, heads, count) = ([[Row(head: head, key: key, value: value)]], [head], 1)
-            return nil
+            return
         }
         let (leaf, row) = (place.position.leaf, place.position.row)
         if place.isThere {
-            let old = leaves[leaf][row].value
             leaves[leaf][row].value = value
-            return old
+            return
         }
         leaves[leaf].insert(Row(head: head, key: key, value: value), at: row)
         if row == 0 { heads[leaf] = head }
         count += 1
         if leaves[leaf].count > Self.leafRowsMax { split(leaf, at: row) }
-        return nil
     }
 
     mutating func remove(_ key: [UInt8]) {
@@ -144,6 +149,18 @@ struct SortedRows<Value: Sendable>: Sendable {
 }
 
 extension [UInt8] {
+    /// `byteCount` bytes, all of which `fill` writes.
+    ///
+    /// By way of the stack: for an array that begins without values, the standard library looks up the type of its storage,
+    /// which costs more than to copy a short one.
+    init(byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void) {
+        self = []
+        withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 1) { bytes in
+            fill(bytes)
+            self = Array(bytes)
+        }
+    }
+
     /// The first 16 bytes, most significant first, with zeros behind a shorter key. Of keys whose heads differ, these have
     /// the keys' order.
     fileprivate var head: UInt128 {

@@ -18,7 +18,7 @@ package struct StateAudit {
         switch StateKey.Table(rawValue: key.bigEndian(at: 0, as: UInt8.self)) {
         case .meta:
             if StateKey.applied.order(to: key) == 0 { applied = try Applied(row: value) }
-        case .entries, .references, .orphans: digest.add(StateDigest.row(key: key, value: row))
+        case .entries, .references, .orphans: digest.add(try weight(key, row))
         case .chunks:
             let hash = value.withUnsafeBytes { bytes in
                 var hash = SHA256()
@@ -28,13 +28,19 @@ package struct StateAudit {
             guard key.extracting(droppingFirst: 1).withUnsafeBytes({ hash.elementsEqual($0) }) else {
                 throw .corruptRow(table: StateKey.Table.chunks.rawValue)
             }
-            digest.add(StateDigest.row(key: key, value: RawSpan()))
+            digest.add(try weight(key, row))
         case .sessions: digest.add(try Sessions.digest(ofRow: key, value))
         case nil: throw .unknownFormat
         }
         lastKey = key.withUnsafeBytes { Array($0) }
         rows += 1
         bytes += UInt64(key.byteCount + row.byteCount)
+    }
+
+    private func weight(_ key: RawSpan, _ row: RawSpan) throws(StateError) -> UInt128 {
+        // Its row comes before all of those.
+        guard let applied else { throw .unknownFormat }
+        return StateDigest.row(key: key, row: row, clusterVersion: applied.clusterVersion)
     }
 
     /// What the rows say was applied, after the last row.

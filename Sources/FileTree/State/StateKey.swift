@@ -27,11 +27,10 @@ package enum StateKey {
     static let configuration: [UInt8] = [Table.meta.rawValue, UInt8(ascii: "c")]
 
     static func entry(in parent: UInt64, _ name: ArraySlice<UInt8>) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: 9 + name.count) { buffer, count in
-            buffer[0] = Table.entries.rawValue
-            UnsafeMutableRawBufferPointer(buffer).storeBigEndian(parent, at: 1)
-            _ = UnsafeMutableBufferPointer(rebasing: buffer[9...]).update(from: name)
-            count = 9 + name.count
+        [UInt8](byteCount: 9 + name.count) { key in
+            key[0] = Table.entries.rawValue
+            key.storeBigEndian(parent, at: 1)
+            UnsafeMutableRawBufferPointer(rebasing: key[9...]).copyBytes(from: name)
         }
     }
 
