@@ -133,6 +133,15 @@ final class LocalMembers {
         throw BenchmarkError("no member leads; see \(folder.path)")
     }
 
+    /// Waits until all members have executed the same.
+    func untilLevel() throws {
+        for _ in 0..<1200 {
+            if let members = try? status(), Set(members.map(\.appliedIndex)).count == 1 { return }
+            usleep(50_000)
+        }
+        throw BenchmarkError("a member does not catch up; see \(folder.path)")
+    }
+
     struct Member: Decodable {
         let id: Int
         let role: String

@@ -193,7 +193,8 @@ extension Replica {
             ])
         for peer in links.keys.sorted() where !core.configuration.peers.contains(peer) { disconnect(peer) }
         for peer in core.configuration.peers where peer != core.id {
-            guard let member = recorded(peer) else { continue }
+            // Of this member's own id: the directory that it lost.
+            guard let member = recorded(peer), member.id != identity.memberID else { continue }
             let old = links[peer]?[.control]?.address
             if old == Address(member.address) { continue }
             if old != nil { stopLinks(to: peer) }

@@ -90,8 +90,11 @@ package final class PeerLink {
 
     /// The peer is not the one that was meant: it is asked again after a while.
     package func reject() {
-        connection?.close()
+        guard case .ready(let connection) = state else { return }
+        // It never counted as ready. What follows the end of the connection may happen within `close`.
+        state = .greeting(connection)
         backoff = Self.strangerBackoff
+        connection.close()
     }
 
     /// Ends the link for good.
