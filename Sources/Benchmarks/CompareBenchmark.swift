@@ -7,17 +7,18 @@ struct CompareBenchmark: ParsableCommand {
         commandName: "compare", abstract: "The standard table of loads, in turns with other systems.",
         discussion: """
             --peers names a folder with an executable for each system, called as
-              NAME start DIR | NAME load --op put|get|list --clients N --connections N --size N --seconds N | NAME stop DIR
+              NAME start DIR | NAME load --op put|get|list --clients N --connections N --size N --files N --seconds N | NAME stop DIR
             whose load prints one line of JSON with operations_per_second, latency_ms and errors. No load has a warm-up: each \
             system's first requests count. Of Banyan the resident memory is what is its own at the end, without LMDB's map; \
-            of others it is what their folder's program 'memory DIR' says, in kB.
+            of others it is what their folder's program 'memory DIR' says, in kB. Where the folder has a program \
+            'limit DIR BATCH', it says what plain log writers do.
             """)
 
     @Option(help: "How many turns; medians are printed.") var turns = 5
     @Option(help: "Seconds of each load.") var seconds = 5
     @Option(help: "A folder with peers' programs.") var peers: String?
     @Option(help: "Which of them, with commas.") var systems = "etcd,zookeeper"
-    @Option(help: "Rows whose names begin so, with commas.") var rows = "put,get,list"
+    @Option(help: "Rows whose names begin so, with commas.") var rows = "put,get,list,million"
     @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
         "/tmp/banyan-bench-compare"
 
@@ -30,6 +31,9 @@ struct CompareBenchmark: ParsableCommand {
         let operation: String
         let clients: Int
         var size = 256
+        var files = 10_000
+        /// The others that it is for; nil: all.
+        var systems: [String]?
     }
 
     private static let all = [
@@ -40,10 +44,13 @@ struct CompareBenchmark: ParsableCommand {
         Row(name: "get 256 clients", operation: "get", clients: 256),
         Row(name: "list 64 clients", operation: "list", clients: 64),
         Row(name: "put 16 KiB", operation: "put", clients: 64, size: 16384),
+        Row(name: "million files", operation: "put", clients: 256, files: 1_000_000, systems: ["etcd"]),
     ]
 
     /// The row that plain frames, answered at once, are the limit of.
     private static let echoed = "get 256 clients"
+    /// The row that plain log writers are the limit of.
+    private static let logged = "put 256 clients"
 
     func run() throws {
         let folder = try Folder(data)
@@ -53,16 +60,29 @@ struct CompareBenchmark: ParsableCommand {
         var figures: [String: [String: [LoadFigures]]] = [:]
         var memory: [String: [Double]] = [:]
         var echoes: [Double] = []
+        var batches: [Double] = []
         for turn in 1...turns {
             let members = try LocalMembers("\(data)/banyan", port: 18501)
             for row in chosen {
-                let result = try members.load([
-                    "--workload", row.operation, "--clients", "\(row.clients)", "--connections",
-                    "\(min(16, row.clients))", "--size", "\(row.size)", "--duration", "\(seconds)s", "--warmup", "0s",
-                ])
+                // A million are there before the clock runs, and the memory is the one of the other rows.
+                let isLarge = row.files > 10_000
+                if isLarge { memory["banyan", default: []].append(Double(members.residentMebibytes())) }
+                let before = try members.logged()
+                let result = try members.load(
+                    [
+                        "--workload", row.operation, "--clients", "\(row.clients)", "--connections",
+                        "\(min(16, row.clients))", "--size", "\(row.size)", "--files", "\(row.files)", "--duration",
+                        "\(seconds)s", "--warmup", "0s",
+                    ] + (isLarge ? ["--fill"] : []))
                 figures["banyan", default: [:]][row.name, default: []].append(result)
+                let after = try members.logged()
+                if row.name == Self.logged {
+                    batches.append((after.entries - before.entries) / max(1, after.commits - before.commits))
+                }
             }
-            memory["banyan", default: []].append(Double(members.residentMebibytes()))
+            if memory["banyan"]?.count != turn {
+                memory["banyan", default: []].append(Double(members.residentMebibytes()))
+            }
             _ = consume members
             if chosen.contains(where: { $0.name == Self.echoed }) {
                 echoes.append(try EchoBenchmark.rate(seconds: Double(seconds)))
@@ -84,7 +104,10 @@ struct CompareBenchmark: ParsableCommand {
                 : cells.dropFirst().map(\.rate).max().map { cells[0].rate / $0 }
             say(
                 Self.line(
-                    [row.name] + cells.flatMap { ["\(Int($0.rate))", "\($0.p50)", "\($0.p99)"] }
+                    [row.name]
+                        + cells.flatMap {
+                            $0.rate == 0 ? ["-", "-", "-"] : ["\(Int($0.rate))", "\($0.p50)", "\($0.p99)"]
+                        }
                         + [ratio.map { String(format: row.clients == 1 ? "%.2f of p50" : "%.2f", $0) } ?? ""]))
         }
         for system in others {
@@ -96,6 +119,14 @@ struct CompareBenchmark: ParsableCommand {
             say(
                 "plain frames answered over loopback: \(Int(limit))/s, of which \(Self.echoed) reach \(Int(own / limit * 100)) %"
             )
+        }
+        if let peers, !batches.isEmpty, FileManager.default.isExecutableFile(atPath: "\(peers)/limit") {
+            let batch = Int(median(batches))
+            let own = Self.cells(figures["banyan"]?[Self.logged] ?? []).rate
+            let limits = try (0..<3).map { _ in try Self.logLimit(peers, data, batch) }
+            say(
+                "three plain log writers at once, \(batch) entries a commit as in \(Self.logged): \(Int(median(limits)))/s each, "
+                    + "of which it reaches \(Int(own / median(limits) * 100)) %")
         }
         say(
             "resident MiB: "
@@ -110,13 +141,15 @@ struct CompareBenchmark: ParsableCommand {
         let (program, directory) = ("\(peers)/\(system)", "\(data)/\(system)")
         try execute(program, ["start", directory])
         defer { try? execute(program, ["stop", directory]) }
+        let rows = rows.filter { $0.systems?.contains(system) ?? true }
         let load = { (row: Row) in
             try LoadFigures.read(
                 try output(
                     of: program,
                     [
                         "load", "--op", row.operation, "--clients", "\(row.clients)", "--connections",
-                        "\(min(16, row.clients))", "--size", "\(row.size)", "--seconds", "\(seconds)",
+                        "\(min(16, row.clients))", "--size", "\(row.size)", "--files", "\(row.files)", "--seconds",
+                        "\(seconds)",
                     ]))
         }
         // Gets and listings need something to find; nothing is counted of it.
@@ -124,6 +157,15 @@ struct CompareBenchmark: ParsableCommand {
         for row in rows { figures[system, default: [:]][row.name, default: []].append(try load(row)) }
         let kibibytes = try output(of: "\(peers)/memory", [directory]).split(separator: "\n").compactMap { Double($0) }
         memory[system, default: []].append((kibibytes.max() ?? 0) / 1024)
+    }
+
+    /// What one of three plain LMDB log writers does a second.
+    private static func logLimit(_ peers: String, _ data: String, _ batch: Int) throws -> Double {
+        struct Writer: Decodable { let entriesPerSecond: Double }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        let lines = try output(of: "\(peers)/limit", ["\(data)/limit", "\(batch)"]).split(separator: "\n")
+        return median(try lines.map { try decoder.decode(Writer.self, from: Data($0.utf8)).entriesPerSecond })
     }
 
     private static func cells(_ figures: [LoadFigures]) -> (rate: Double, p50: Double, p99: Double) {

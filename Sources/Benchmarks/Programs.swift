@@ -146,6 +146,7 @@ final class LocalMembers {
         let id: Int
         let role: String
         let appliedIndex: UInt64
+        let statistics: [String: UInt64]
     }
 
     func status() throws -> [Member] {
@@ -153,6 +154,14 @@ final class LocalMembers {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         return try decoder.decode(Status.self, from: Data(try banyan(["status", "--json"]).utf8)).members
+    }
+
+    /// Of the leader's log: its last index, and how often it was committed.
+    func logged() throws -> (entries: Double, commits: Double) {
+        guard let leader = try status().first(where: { $0.role == "leader" })?.statistics else {
+            throw BenchmarkError("no member leads; see \(folder.path)")
+        }
+        return (Double(leader["log_last_index"] ?? 0), Double(leader["log_commits"] ?? 0))
     }
 
     /// MiB that the members have of their own, LMDB's map not counted: the largest.

@@ -186,7 +186,7 @@ extension Replica {
         return [
             .init("files", applied.files), .init("content_bytes", applied.bytes),
             .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
-            .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
+            .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes), .init("log_commits", logCommits),
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),

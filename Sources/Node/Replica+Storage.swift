@@ -33,6 +33,7 @@ extension Replica {
     func saved(_ write: UInt64) {
         guard !isStopped else { return }
         completedWrite = write
+        logCommits += 1
         removeFormerStates()
         step(.saved(write: write))
         releaseHeld()

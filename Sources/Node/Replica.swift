@@ -38,6 +38,8 @@ final class Replica {
     var held: Deque<HeldMessage> = []
     /// The last write that is on the disk.
     var completedWrite: UInt64 = 0
+    /// How often the log was committed: entries by commits is how well one sync is shared.
+    var logCommits: UInt64 = 0
     /// Records that the reader fetched for the message that is being sent.
     var fetched: (first: Index, records: [ByteBuffer]) = (0, [])
     /// Handed to the state thread.
