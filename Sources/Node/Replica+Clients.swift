@@ -186,7 +186,8 @@ extension Replica {
         return [
             .init("files", applied.files), .init("content_bytes", applied.bytes),
             .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
-            .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes), .init("log_commits", logCommits),
+            .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
+            .init("log_commits", logCommits),
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),
@@ -248,6 +249,9 @@ extension Replica {
 
     // MARK: writes
 
+    /// Records share buffers of about so many bytes: it costs little to free them, and a large one keeps no others in memory.
+    private static let sharedBytesMax = 256 << 10
+
     func proposeNewWrites() {
         guard !newWrites.isEmpty else { return }
         // One time for the question and the proposal: in between, a leader could find that it leads no more.
@@ -272,30 +276,44 @@ extension Replica {
         }
         let logTime = leadership.logTime + (now - leadership.since) / 1_000_000
         let wallTime = Clock.wall
+        let first = core.log.lastIndex + 1
+        if window.isEmpty { windowFirst = first }
+        for (offset, write) in writes.enumerated() where !write.waiter.isMember {
+            proposed.append((first + UInt64(offset), write.waiter))
+        }
+        for (offset, write) in writes.enumerated() where write.waiter.isMember {
+            if write.waiter.requestID == Waiter.version.requestID {
+                raising = first + UInt64(offset)
+            } else {
+                reclaiming.index = first + UInt64(offset)
+            }
+        }
         var sizes: [UInt32] = []
         sizes.reserveCapacity(writes.count)
-        var index = core.log.lastIndex
-        if window.isEmpty { windowFirst = index + 1 }
-        for write in writes {
-            index += 1
-            let length = write.command.readableBytes
-            var record = ByteBufferAllocator().buffer(capacity: EntryRecord.headerByteCount + length)
-            let start = record.beginRecord(.command, index: index, term: core.term, length: length)
-            let command = record.writerIndex
-            record.writeImmutableBuffer(write.command)
-            CommandHeader.stamp(&record, at: command, logTime: logTime, wallTime: wallTime)
-            record.sealRecord(at: start)
-            window.append(record)
-            sizes.append(UInt32(record.readableBytes))
-            if write.waiter.isMember {
-                if write.waiter.requestID == Waiter.version.requestID {
-                    raising = index
-                } else {
-                    reclaiming.index = index
-                }
-            } else {
-                proposed.append((index, write.waiter))
+        var rest = writes[...]
+        while !rest.isEmpty {
+            var (count, bytes) = (0, 0)
+            for write in rest {
+                let size = EntryRecord.headerByteCount + write.command.readableBytes
+                if count > 0, bytes + size > Self.sharedBytesMax { break }
+                (count, bytes) = (count + 1, bytes + size)
             }
+            let part = rest.prefix(count)
+            var records = ByteBufferAllocator().buffer(capacity: bytes)
+            for write in part {
+                let length = write.command.readableBytes
+                let index = first + UInt64(sizes.count)
+                let start = records.beginRecord(.command, index: index, term: core.term, length: length)
+                let command = records.writerIndex
+                records.writeImmutableBuffer(write.command)
+                CommandHeader.stamp(&records, at: command, logTime: logTime, wallTime: wallTime)
+                records.sealRecord(at: start)
+                sizes.append(UInt32(records.writerIndex - start))
+            }
+            for size in sizes.suffix(part.count) {
+                if let record = records.readSlice(length: Int(size)) { window.append(record) }
+            }
+            rest = rest.dropFirst(part.count)
         }
         step(.propose(sizes: sizes), now: now)
     }

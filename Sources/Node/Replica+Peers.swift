@@ -142,11 +142,11 @@ extension Replica {
         guard let first = core.takeAppended() else { return }
         while windowFirst + UInt64(window.count) > first, !window.isEmpty { window.removeLast() }
         if window.isEmpty { windowFirst = first }
-        var records = records
+        // A copy, of which each record is a slice: one of what was received would keep the whole buffer of the socket alive.
+        var records = ByteBuffer(buffer: records)
         for entry in append.entries {
             guard let record = records.readSlice(length: Int(entry.size)) else { return }
-            // A copy of its own: a slice would keep the whole buffer of the socket alive.
-            if entry.index >= first { window.append(ByteBuffer(bytes: record.readableBytesView)) }
+            if entry.index >= first { window.append(record) }
         }
     }
 
