@@ -249,9 +249,6 @@ extension Replica {
 
     // MARK: writes
 
-    /// Records share buffers of about so many bytes: it costs little to free them, and a large one keeps no others in memory.
-    private static let sharedBytesMax = 256 << 10
-
     func proposeNewWrites() {
         guard !newWrites.isEmpty else { return }
         // One time for the question and the proposal: in between, a leader could find that it leads no more.
@@ -274,48 +271,50 @@ extension Replica {
             refuse(write.waiter, .deadlinePassed)
             return true
         }
-        let logTime = leadership.logTime + (now - leadership.since) / 1_000_000
-        let wallTime = Clock.wall
         let first = core.log.lastIndex + 1
-        if window.isEmpty { windowFirst = first }
-        for (offset, write) in writes.enumerated() where !write.waiter.isMember {
-            proposed.append((first + UInt64(offset), write.waiter))
-        }
-        for (offset, write) in writes.enumerated() where write.waiter.isMember {
-            if write.waiter.requestID == Waiter.version.requestID {
-                raising = first + UInt64(offset)
-            } else {
-                reclaiming.index = first + UInt64(offset)
+        let sizes = makeRecords(of: writes.map(\.command), from: first, now: now)
+        for (offset, write) in writes.enumerated() {
+            let index = first + UInt64(offset)
+            switch (write.waiter.isMember, write.waiter.requestID) {
+            case (false, _): proposed.append((index, write.waiter))
+            case (true, Waiter.version.requestID): raising = index
+            case (true, _): reclaiming.index = index
             }
-        }
-        var sizes: [UInt32] = []
-        sizes.reserveCapacity(writes.count)
-        var rest = writes[...]
-        while !rest.isEmpty {
-            var (count, bytes) = (0, 0)
-            for write in rest {
-                let size = EntryRecord.headerByteCount + write.command.readableBytes
-                if count > 0, bytes + size > Self.sharedBytesMax { break }
-                (count, bytes) = (count + 1, bytes + size)
-            }
-            let part = rest.prefix(count)
-            var records = ByteBufferAllocator().buffer(capacity: bytes)
-            for write in part {
-                let length = write.command.readableBytes
-                let index = first + UInt64(sizes.count)
-                let start = records.beginRecord(.command, index: index, term: core.term, length: length)
-                let command = records.writerIndex
-                records.writeImmutableBuffer(write.command)
-                CommandHeader.stamp(&records, at: command, logTime: logTime, wallTime: wallTime)
-                records.sealRecord(at: start)
-                sizes.append(UInt32(records.writerIndex - start))
-            }
-            for size in sizes.suffix(part.count) {
-                if let record = records.readSlice(length: Int(size)) { window.append(record) }
-            }
-            rest = rest.dropFirst(part.count)
         }
         step(.propose(sizes: sizes), now: now)
+    }
+
+    /// Records share buffers of about so many bytes: they are freed at once, and few keep a large one in memory.
+    private static let sharedBytesMax = 256 << 10
+
+    /// Makes the commands' records the window's last, and answers with their sizes.
+    private func makeRecords(of commands: [ByteBuffer], from first: Index, now: Nanoseconds) -> [UInt32] {
+        let logTime = leadership.logTime + (now - leadership.since) / 1_000_000
+        let wallTime = Clock.wall
+        if window.isEmpty { windowFirst = first }
+        let sizes = commands.map { EntryRecord.headerByteCount + $0.readableBytes }
+        var next = 0
+        while next < commands.count {
+            let begin = next
+            var bytes = 0
+            while next < commands.count, next == begin || bytes + sizes[next] <= Self.sharedBytesMax {
+                bytes += sizes[next]
+                next += 1
+            }
+            var records = ByteBufferAllocator().buffer(capacity: bytes)
+            for offset in begin..<next {
+                let start = records.beginRecord(
+                    .command, index: first + UInt64(offset), term: core.term, length: commands[offset].readableBytes)
+                let command = records.writerIndex
+                records.writeImmutableBuffer(commands[offset])
+                CommandHeader.stamp(&records, at: command, logTime: logTime, wallTime: wallTime)
+                records.sealRecord(at: start)
+            }
+            for size in sizes[begin..<next] {
+                if let record = records.readSlice(length: size) { window.append(record) }
+            }
+        }
+        return sizes.map { UInt32($0) }
     }
 
     func abandonProposals(with code: Refusal.Code) {
