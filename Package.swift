@@ -44,7 +44,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.2")),
         // Structured logs whose backend the process chooses.
         .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.2")),
-        // SHA-256 of contents and snapshots.
+        // SHA-256 of contents, snapshots and old digests.
         .package(url: "https://github.com/apple/swift-crypto", .upToNextMinor(from: "4.5.2")),
         // Command lines that teach: help, validation, completion.
         .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.2")),

@@ -131,11 +131,11 @@ public struct MemberReport: Equatable, Sendable {
     public let digest: String
     /// Figures of the member's own, by their names; empty of a member that is unreachable, or whose program is older.
     ///
-    /// `files` and `content_bytes` of the tree; `log_first_index`, `log_last_index` and `log_bytes`; `log_commits` since it was started;
-    /// `state_bytes` of its
-    /// file, of which `state_unused_bytes` hold nothing; `state_oldest_reader_commits`, since the oldest view of it that is
-    /// still open; `free_bytes`, that may still be written; `snapshot_bytes` of the one that is kept for members that need
-    /// one; `durable_index`; `cluster_version`; `process_id`.
+    /// `files` and `content_bytes` of the tree; `log_first_index`, `log_last_index` and `log_bytes`; `log_commits` since the
+    /// member was started; `state_bytes` of its file, of which `state_unused_bytes` hold nothing;
+    /// `state_oldest_reader_commits`, since the oldest view of it that is still open; `free_bytes`, that may still be
+    /// written; `snapshot_bytes` of the one that is kept for members that need one; `durable_index`; `cluster_version`;
+    /// `process_id`.
     public let statistics: [String: UInt64]
     /// Long work that the member is doing.
     public let workUnderWay: [WorkReport]

@@ -9,9 +9,10 @@ struct CompareBenchmark: ParsableCommand {
             --peers names a folder with an executable for each system, called as
               NAME start DIR | NAME load --op put|get|list --clients N --connections N --size N --files N --seconds N | NAME stop DIR
             whose load prints one line of JSON with operations_per_second, latency_ms and errors. No load has a warm-up: each \
-            system's first requests count. Of Banyan the resident memory is what is its own at the end, without LMDB's map; \
-            of others it is what their folder's program 'memory DIR' says, in kB. Where the folder has a program \
-            'limit DIR BATCH', it says what plain log writers do.
+            system's first requests count. Of a million files, Banyan's are there before the clock runs, and others' are \
+            not. The resident memory is the one before that row: of Banyan what is its own, without LMDB's map; of others \
+            what their folder's program 'memory DIR' says, in kB. Where the folder has a program 'limit DIR BATCH', it runs \
+            three plain log writers in a new folder beside DIR, and prints a line of JSON with entries_per_second for each.
             """)
 
     @Option(help: "How many turns; medians are printed.") var turns = 5
@@ -34,6 +35,8 @@ struct CompareBenchmark: ParsableCommand {
         var files = 10_000
         /// The others that it is for; nil: all.
         var systems: [String]?
+        /// They come last, and the resident memory is the one before them.
+        var isLarge: Bool { files > 10_000 }
     }
 
     private static let all = [
@@ -64,16 +67,14 @@ struct CompareBenchmark: ParsableCommand {
         for turn in 1...turns {
             let members = try LocalMembers("\(data)/banyan", port: 18501)
             for row in chosen {
-                // A million are there before the clock runs, and the memory is the one of the other rows.
-                let isLarge = row.files > 10_000
-                if isLarge { memory["banyan", default: []].append(Double(members.residentMebibytes())) }
+                if row.isLarge { memory["banyan", default: []].append(Double(members.residentMebibytes())) }
                 let before = try members.logged()
                 let result = try members.load(
                     [
                         "--workload", row.operation, "--clients", "\(row.clients)", "--connections",
                         "\(min(16, row.clients))", "--size", "\(row.size)", "--files", "\(row.files)", "--duration",
                         "\(seconds)s", "--warmup", "0s",
-                    ] + (isLarge ? ["--fill"] : []))
+                    ] + (row.isLarge ? ["--fill"] : []))
                 figures["banyan", default: [:]][row.name, default: []].append(result)
                 let after = try members.logged()
                 if row.name == Self.logged {
@@ -101,7 +102,7 @@ struct CompareBenchmark: ParsableCommand {
             let ratio =
                 row.clients == 1
                 ? cells.dropFirst().map(\.p50).min().map { cells[0].p50 / $0 }
-                : cells.dropFirst().map(\.rate).max().map { cells[0].rate / $0 }
+                : cells.dropFirst().map(\.rate).filter { $0 > 0 }.max().map { cells[0].rate / $0 }
             say(
                 Self.line(
                     [row.name]
@@ -154,9 +155,14 @@ struct CompareBenchmark: ParsableCommand {
         }
         // Gets and listings need something to find; nothing is counted of it.
         if let first = rows.first, first.operation != "put" { _ = try load(Self.all[0]) }
-        for row in rows { figures[system, default: [:]][row.name, default: []].append(try load(row)) }
+        for row in rows where !row.isLarge {
+            figures[system, default: [:]][row.name, default: []].append(try load(row))
+        }
         let kibibytes = try output(of: "\(peers)/memory", [directory]).split(separator: "\n").compactMap { Double($0) }
         memory[system, default: []].append((kibibytes.max() ?? 0) / 1024)
+        for row in rows where row.isLarge {
+            figures[system, default: [:]][row.name, default: []].append(try load(row))
+        }
     }
 
     /// What one of three plain LMDB log writers does a second.

@@ -106,7 +106,7 @@ struct StorageBenchmark: ParsableCommand {
         members.end(2, SIGKILL)
         let peak = try members.load(["--workload", "put", "--files", "10000", "--duration", "5s"])
         try members.start(2)
-        // With a short log it needs a snapshot itself, and is part of the majority that the next one leaves.
+        // With a short log it needs a snapshot itself, and is of the majority that is left when member 3 ends.
         try members.untilLevel()
         let rate = Int(peak.operationsPerSecond / 2)
         let json = "\(data)/puts.json"

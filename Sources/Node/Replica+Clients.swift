@@ -284,7 +284,8 @@ extension Replica {
         step(.propose(sizes: sizes), now: now)
     }
 
-    /// Records share buffers of about so many bytes: they are freed at once, and few keep a large one in memory.
+    /// Records share buffers of at most so many bytes, unless one is longer, and are freed together: the last one that stays
+    /// keeps the buffer.
     private static let sharedBytesMax = 256 << 10
 
     /// Makes the commands' records the window's last, and answers with their sizes.

@@ -193,7 +193,7 @@ extension Replica {
             ])
         for peer in links.keys.sorted() where !core.configuration.peers.contains(peer) { disconnect(peer) }
         for peer in core.configuration.peers where peer != core.id {
-            // Of this member's own id: the directory that it lost.
+            // Another directory of this member's own id, the one that it lost or that takes its place: neither needs the other.
             guard let member = recorded(peer), member.id != identity.memberID else { continue }
             let old = links[peer]?[.control]?.address
             if old == Address(member.address) { continue }

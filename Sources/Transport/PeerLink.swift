@@ -34,8 +34,8 @@ package final class PeerLink {
     /// - Parameters:
     ///   - hello: what to say at each connection.
     ///   - onWelcome: the peer answered; false ends the link.
-    ///   - onBreak: the connection is gone, or could not be made; with the peer's reason if it gave one, and whether the
-    ///     peer had answered.
+    ///   - onBreak: the connection is gone, or could not be made; with the peer's reason if it gave one, and whether it
+    ///     was ready: the peer had answered, and was the one that was meant.
     ///   - onFrame: anything after the welcome.
     package init(
         to address: Address, on loop: any EventLoop, hello: @escaping () -> Hello,

@@ -214,6 +214,15 @@ struct MembershipTests {
         #expect(isRaised)
         writer.cancel()
         #expect(try await writer.value >= 50)
+        // What is verified is what was committed last: that goes by the new version.
+        let status = before.client()
+        #expect(
+            await before.condition {
+                let members = try await status.status()
+                let raised = members.allSatisfy { $0.statistics["cluster_version"] == 3 }
+                return raised && members.allSatisfy { $0.statistics["durable_index"] ?? 0 >= $0.appliedIndex }
+            })
+        await status.close()
         let verified = try await before.run("banyan", Self.nodes(before) + ["verify"])
         #expect(verified.code == 0, "\(verified.output)\(verified.errors)")
         // A program that does not know the version can't take part any more, and says so.

@@ -178,7 +178,10 @@ struct SessionTests {
         old.tree = try FileTree(store: MemoryStore(), knownVersion: 1)
         #expect(throws: StateError.unknownFormat) { try old.apply { RaiseVersion(to: 2).write(to: &$0) } }
     }
+}
 
+@Suite("The file tree")
+struct FileTreeTests {
     /// What the algorithm's own program prints (`xxhsum -H2`).
     @Test("the digest's hash is XXH3 with 128 bits")
     func xxh3() {
@@ -186,6 +189,16 @@ struct SessionTests {
         #expect(hash("") == 0x99AA_06D3_0147_98D8_6001_C324_468D_497F)
         #expect(hash("banyan") == 0x4CBB_3AD4_2D46_1CAA_3A5A_42BD_64C8_C66B)
         #expect(hash(String(repeating: "z", count: 1000)) == 0x66A9_B2D5_8787_6CE7_CD3A_5747_00ED_DF41)
+    }
+
+    @Test("a row that was lost before the digest changed is missed after it too")
+    func digestKeepsFaults() throws {
+        let tree = try Tree()
+        _ = try tree.put("/lost", "1")
+        _ = try tree.put("/kept", "2")
+        try tree.tree.store.delete(StateKey.entry(in: FileTreeLimits.rootInode, Array("lost".utf8)[...])) { _ in 0 }
+        _ = try tree.apply { RaiseVersion(to: 3).write(to: &$0) }
+        #expect(throws: StateError.wrongDigest) { try tree.audited() }
     }
 
     @Test("the digest goes by another hash from version 3 on: of what was there, and of what changes later")
@@ -208,10 +221,7 @@ struct SessionTests {
         _ = try tree.apply { Reclaim(rowsMax: 100).write(to: &$0) }
         #expect(try tree.audited() == tree.tree.applied.digest)
     }
-}
 
-@Suite("The file tree")
-struct FileTreeTests {
     @Test("a put makes the directories above it, and a get gives its bytes back")
     func putMakesParents() throws {
         let tree = try Tree()

@@ -108,7 +108,10 @@ final class Workload {
         var command = ByteBuffer()
         let path = try TreePath(
             "/d\(Int.random(in: 0..<9, using: &generator))/f\(Int.random(in: 0..<40, using: &generator))")
-        if Int.random(in: 0..<8, using: &generator) == 0 {
+        if Int.random(in: 0..<200, using: &generator) == 0 {
+            // From the first on, the digest goes by another hash.
+            RaiseVersion(to: Applied.clusterVersionMax).write(to: &command)
+        } else if Int.random(in: 0..<8, using: &generator) == 0 {
             Delete(path: path).write(to: &command)
         } else {
             // Some in their row, some in chunks, a few over many pages.

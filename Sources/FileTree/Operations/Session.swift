@@ -37,7 +37,7 @@ package struct RaiseVersion: TreeCommand, Equatable, Sendable {
         on tree: inout FileTree<Store>, _: CommandHeader
     ) throws(StateError) -> Outcome {
         guard version <= tree.knownVersion else { throw .unknownFormat }
-        // Once in a cluster's life, a hash over every row.
+        // Takes a while in a large tree: some seconds for a million files, once.
         if version >= 3, tree.applied.clusterVersion < 3 { tree.applied.digest = try tree.digest(at: version) }
         tree.applied.clusterVersion = max(tree.applied.clusterVersion, version)
         return .done(revision: tree.applied.index)

@@ -141,9 +141,6 @@ struct Sessions {
 
     // MARK: the digest
 
-    /// Of all sessions.
-    var digest: StateDigest { StateDigest(sessions.reduce(0) { $0 &+ Self.digestWithAnswers(of: $1) }) }
-
     private static func digestWithAnswers(of session: Session) -> UInt128 {
         session.answers.reduce(digest(of: session)) { $0 &+ digest(of: $1, in: session.id) }
     }

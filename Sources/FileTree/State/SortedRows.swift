@@ -151,9 +151,16 @@ struct SortedRows<Value: Sendable>: Sendable {
 extension [UInt8] {
     /// `byteCount` bytes, all of which `fill` writes.
     ///
-    /// By way of the stack: for an array that begins without values, the standard library looks up the type of its storage,
-    /// which costs more than to copy a short one.
+    /// Short ones by way of the stack: for an array that begins without values, the standard library looks up the type of
+    /// its storage, which costs more than the copy.
     init(byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void) {
+        guard byteCount <= 1024 else {
+            self.init(unsafeUninitializedCapacity: byteCount) { bytes, count in
+                fill(UnsafeMutableRawBufferPointer(bytes))
+                count = byteCount
+            }
+            return
+        }
         self = []
         withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 1) { bytes in
             fill(bytes)
