@@ -36,6 +36,8 @@ struct Invariants {
     private var contents: [Position: Content] = [:]
     /// The terms of committed entries, from index 1 on: the first is every member's from the beginning.
     private(set) var committed: [Term] = [1]
+    /// The terms in which they were committed: later ones than their own, where a new leader found them.
+    private var committedIn: [Term] = [1]
     /// The digests after each applied index, from index 1 on.
     private var digests: [StateDigest] = []
 
@@ -83,7 +85,8 @@ struct Invariants {
         leaders[core.term] = core.id
         // What earlier terms committed. By log matching, the last of it stands for all before. (A leader of a term that is
         // over already, elected by votes that were long on their way, need not have what a later one committed.)
-        guard let last = committed.lastIndex(where: { $0 < core.term }), core.log.compactedIndex <= UInt64(last) else {
+        guard let last = committedIn.lastIndex(where: { $0 < core.term }), core.log.compactedIndex <= UInt64(last)
+        else {
             return
         }
         try check(
@@ -104,6 +107,7 @@ struct Invariants {
                     index == UInt64(committed.count) + 1, "committed without gaps",
                     "member \(member + 1) commits \(index) before anybody knew of \(committed.count + 1)")
                 committed.append(term)
+                committedIn.append(core.term)
             }
         }
     }
