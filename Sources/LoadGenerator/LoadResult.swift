@@ -12,13 +12,14 @@ package struct LoadResult: Sendable {
     package internal(set) var refused = 0
     /// Sent, and never answered: it may have happened.
     package internal(set) var unknown = 0
-    /// Of an open loop: due within the time that was measured, and never sent, since all clients waited for answers.
+    /// Of an open loop: due within the time that was measured, and not sent until a second after it, since all clients waited
+    /// for answers.
     package internal(set) var unsent = 0
     package internal(set) var firstError: String?
     /// Measured.
     package internal(set) var seconds: Double
     /// Microseconds that requests which were due within the measured time waited for their end, whatever that was: from
-    /// when one was sent, and in an open loop from when it was due. What was never sent waited until the end of the load.
+    /// when one was sent, and in an open loop from when it was due. What was never sent waited until all answers were in.
     package internal(set) var latency = Self.latencies
     package internal(set) var latencyByOperation: [Load.Operation: Latencies] = [:]
     package internal(set) var timeline: [Second] = []

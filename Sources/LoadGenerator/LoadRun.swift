@@ -44,6 +44,9 @@ final class LoadRun {
     /// How many requests of the schedule were sent.
     private var sent = 0
     private var beganAt = NIODeadline.now()
+    /// Until then what was due before the end is still sent: at any moment some requests wait for their turn.
+    private var backlogEnd = NIODeadline.now()
+    private static let backlogMax = TimeAmount.seconds(1)
 
     init(
         _ load: Load, _ clients: [BanyanClient], members: [String], loop: any EventLoop,
@@ -70,6 +73,7 @@ final class LoadRun {
         usageBefore = Usage.now()
         measureFrom = beganAt + Self.amount(load.warmup)
         stopAt = measureFrom + Self.amount(load.duration)
+        backlogEnd = stopAt + Self.backlogMax
         let this = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(deadline: measureFrom) {
             let run = this.value
@@ -99,6 +103,7 @@ final class LoadRun {
     /// Sends what is due, as far as there are clients that wait for no answer.
     private func sendDue() {
         let now = NIODeadline.now()
+        guard now < backlogEnd else { return }
         while let due = nextDue, due <= now, due < stopAt, let client = idle.popFirst() {
             sent += 1
             send(client, due: due)
@@ -251,7 +256,7 @@ final class LoadRun {
     private func next(_ client: Int, _ now: NIODeadline) {
         if load.rate != nil {
             idle.append(client)
-            if !isOver { sendDue() }
+            sendDue()
         } else if !isOver, now < stopAt {
             return send(client, due: now)
         }
@@ -324,11 +329,12 @@ final class LoadRun {
     func interrupt() {
         guard !isOver else { return }
         stopAt = .now()
+        backlogEnd = stopAt
         result.seconds = max(0, sinceMeasuring)
         stop()
     }
 
-    /// No request is sent any more; those under way are waited for.
+    /// No request becomes due any more; those under way are waited for.
     private func stop() {
         guard !isOver else { return }
         // The beginning of a second is no second, unless there is no other.
@@ -348,19 +354,21 @@ final class LoadRun {
             let gap = Double((NIODeadline.now() - lastAcknowledged).nanoseconds) / 1e9
             result.faults[last].gapSeconds = max(result.faults[last].gapSeconds, gap)
         }
-        // They waited at least until now.
-        while let due = nextDue, due < stopAt {
-            sent += 1
-            guard due >= measureFrom else { continue }
-            result.unsent += 1
-            waited(UInt64((stopAt - due).nanoseconds / 1000), for: chooseOperation())
-        }
+        sendDue()
         if busy == 0 { finish() }
     }
 
     private func finish() {
         guard !isReported else { return }
         isReported = true
+        // They waited at least until now.
+        let now = NIODeadline.now()
+        while let due = nextDue, due < stopAt {
+            sent += 1
+            guard due >= measureFrom else { continue }
+            result.unsent += 1
+            waited(UInt64((now - due).nanoseconds / 1000), for: chooseOperation())
+        }
         for operation in Load.Operation.allCases where latencies[operation.position].totalCount > 0 {
             result.latencyByOperation[operation] = latencies[operation.position]
         }
