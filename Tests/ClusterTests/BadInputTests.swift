@@ -1,8 +1,6 @@
 import BanyanClient
 import Foundation
-import NIOCore
 import Testing
-import WireProtocol
 
 @Suite("Bad input", .serialized)
 struct BadInputTests {

@@ -37,7 +37,7 @@ package struct RaiseVersion: TreeCommand, Equatable, Sendable {
         on tree: inout FileTree<Store>, _: CommandHeader
     ) throws(StateError) -> Outcome {
         guard version <= tree.knownVersion else { throw .unknownFormat }
-        // Takes a while in a large tree: some seconds for a million files, once.
+        // It takes a while in a large tree, once: a write beside it waited 1.5 s with a million files.
         if version >= 3, tree.applied.clusterVersion < 3 { tree.applied.digest = try tree.digest(at: version) }
         tree.applied.clusterVersion = max(tree.applied.clusterVersion, version)
         return .done(revision: tree.applied.index)
