@@ -80,16 +80,18 @@ struct OverlayStoreTests {
         }
     }
 
+    private static func apply(_ encode: (inout ByteBuffer) -> Void, to tree: DurableTree) throws -> Outcome? {
+        var (command, answer) = (ByteBuffer(), ByteBuffer())
+        encode(&command)
+        try tree.apply(index: tree.applied.index + 1, term: 1, kind: .command, payload: command, answer: &answer)
+        return Outcome(from: &answer)
+    }
+
     @Test("commands that change many rows are flushed by their rows")
     func flushByRows() throws {
         try Self.withFolder { path in
             let tree = try DurableTree(path: path)
-            func apply(_ encode: (inout ByteBuffer) -> Void) throws {
-                var (command, answer) = (ByteBuffer(), ByteBuffer())
-                encode(&command)
-                try tree.apply(
-                    index: tree.applied.index + 1, term: 1, kind: .command, payload: command, answer: &answer)
-            }
+            func apply(_ encode: (inout ByteBuffer) -> Void) throws { _ = try Self.apply(encode, to: tree) }
             let files = DurableTree.flushRows + 1
             for number in 0..<files {
                 let put = Put(path: try TreePath("/d/\(number)"), content: ByteBuffer())
@@ -119,11 +121,7 @@ struct OverlayStoreTests {
         try Self.withFolder { path in
             let tree = try DurableTree(path: path)
             func apply(_ encode: (inout ByteBuffer) -> Void) throws {
-                var (command, answer) = (ByteBuffer(), ByteBuffer())
-                encode(&command)
-                try tree.apply(
-                    index: tree.applied.index + 1, term: 1, kind: .command, payload: command, answer: &answer)
-                #expect(Outcome(from: &answer) == .done(revision: tree.applied.index))
+                #expect(try Self.apply(encode, to: tree) == .done(revision: tree.applied.index))
             }
             func put(_ names: Range<Int>, _ content: String) throws {
                 for name in names {

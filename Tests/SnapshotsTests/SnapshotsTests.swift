@@ -60,6 +60,18 @@ struct SnapshotsTests {
             .deletingLastPathComponent().appendingPathComponent("fixtures/snapshots/\(name)").path
     }
 
+    /// The state that the fixture holds: what `source` is, and is written as.
+    private static func copy(of fixture: String, like source: DurableTree, in scratch: Scratch) throws -> DurableTree {
+        let written = try pieces(of: source, in: scratch)
+        let pieces = try pieces(of: Self.fixture(fixture))
+        #expect(written.first == pieces.first)
+        let path = try scratch.state("copy")
+        #expect(try receive(pieces, into: path))
+        let copy = try DurableTree(path: path)
+        #expect(copy.applied == source.applied)
+        return copy
+    }
+
     private static func pieces(of tree: DurableTree, in scratch: Scratch) throws -> [ByteBuffer] {
         let view = try StateView(tree.environment)
         return try pieces(of: view, in: scratch)
@@ -260,13 +272,7 @@ struct SnapshotsTests {
         let put = Put(path: try TreePath("/d0/short"), content: ByteBuffer(string: "three"), mtime: 7)
         try Self.apply({ put.write(to: &$0) }, to: source)
         try source.commit()
-        let written = try Self.pieces(of: source, in: scratch)
-        let pieces = try Self.pieces(of: Self.fixture("version-3"))
-        #expect(written.first == pieces.first)
-        let path = try scratch.state("copy")
-        #expect(try Self.receive(pieces, into: path))
-        let copy = try DurableTree(path: path)
-        #expect(copy.applied == source.applied)
+        let copy = try Self.copy(of: "version-3", like: source, in: scratch)
         #expect(copy.applied.digest.description == "6ac98886342ef72e00c03e85eb66f23b")
     }
 
@@ -283,13 +289,7 @@ struct SnapshotsTests {
         CommandHeader.enroll(&put, session: 4, sequence: 9, lowestUnanswered: 8)
         try source.apply(index: 5, term: 2, kind: .command, payload: put, answer: &answer)
         try source.commit()
-        let written = try Self.pieces(of: source, in: scratch)
-        let pieces = try Self.pieces(of: Self.fixture("version-2"))
-        #expect(written.first == pieces.first)
-        let path = try scratch.state("copy")
-        #expect(try Self.receive(pieces, into: path))
-        let copy = try DurableTree(path: path)
-        #expect(copy.applied == source.applied)
+        let copy = try Self.copy(of: "version-2", like: source, in: scratch)
         var first = ByteBuffer()
         try copy.apply(index: 6, term: 2, kind: .command, payload: put, answer: &first)
         #expect(Outcome(from: &first) == .done(revision: 5))

@@ -31,7 +31,7 @@ package struct StateDigest: Equatable, Sendable, CustomStringConvertible {
     /// What a row of the tables 02 to 05 adds. Of a chunk the key alone counts: it is the hash of the value.
     ///
     /// From cluster version 3 on, the XXH3 (128 bits) over those of the key and of the row with its checksum. Before, the
-    /// first 128 bits of the SHA-256 over the key's length (2), the key and the row: a hash that cost half of a put.
+    /// first 128 bits of the SHA-256 over the key's length (2), the key and the row: slower, for no need.
     static func row(key: RawSpan, row: RawSpan, clusterVersion: UInt16) -> UInt128 {
         let isChunk = key.bigEndian(at: 0, as: UInt8.self) == StateKey.Table.chunks.rawValue
         let row = isChunk ? RawSpan() : row

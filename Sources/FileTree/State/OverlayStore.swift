@@ -28,7 +28,8 @@ package struct OverlayStore: OrderedStore, ~Copyable {
 
     /// Where a row is.
     private enum Found {
-        case filling(Changes.Place)
+        /// At the place that was looked up.
+        case filling
         case flushing(Changes.Place)
         /// In LMDB's last commit, whose pages lend the bytes until the next one is read from.
         case committed(UnsafeRawBufferPointer)
@@ -54,11 +55,11 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         let place = filling.place(of: key)
         let found = try find(key, place)
         (lastRead.key, lastRead.place, lastRead.found) = (key, place, found)
-        return try lend(found, body)
+        return try lend(found, place, body)
     }
 
     private borrowing func find(_ key: [UInt8], _ place: Changes.Place) throws(StateError) -> Found {
-        if place.isThere { return .filling(place) }
+        if place.isThere { return .filling }
         if isFlushing {
             let older = flushing.place(of: key)
             if older.isThere { return .flushing(older) }
@@ -70,10 +71,10 @@ package struct OverlayStore: OrderedStore, ~Copyable {
     }
 
     private borrowing func lend<Result>(
-        _ found: Found, _ body: (RawSpan?) throws(StateError) -> Result
+        _ found: Found, _ place: Changes.Place, _ body: (RawSpan?) throws(StateError) -> Result
     ) throws(StateError) -> Result {
         switch found {
-        case .filling(let place):
+        case .filling:
             return try filling.withValue(at: place) { change throws(StateError) in try Self.lend(change, body) }
         case .flushing(let place):
             return try flushing.withValue(at: place) { change throws(StateError) in try Self.lend(change, body) }
@@ -156,7 +157,7 @@ package struct OverlayStore: OrderedStore, ~Copyable {
         let known = lastRead.key == key ? lastRead.place : nil
         let place = known ?? filling.place(of: key)
         let found = known == nil ? try find(key, place) : lastRead.found
-        let old = try lend(found) { row in
+        let old = try lend(found, place) { row in
             guard let row else { return nil as UInt128? }
             return weigh(row)
         }
