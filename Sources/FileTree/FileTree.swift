@@ -15,6 +15,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     private var isAppliedWritten = true
     private var sessions: Sessions
     let directories = DirectoryCache()
+    let listings = ListingCache()
     var reclaimed = Reclaimed()
     /// The highest cluster version whose commands this tree executes.
     let knownVersion: UInt16
@@ -176,6 +177,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     mutating func setRow(
         _ key: [UInt8], byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void
     ) throws(StateError) {
+        if let directory = StateKey.directory(of: key.span.bytes) { listings.forget(directory) }
         let version = applied.clusterVersion
         let (old, new) = try store.put(
             key, byteCount: byteCount + RowChecksum.byteCount,
@@ -186,6 +188,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     }
 
     mutating func deleteRow(_ key: [UInt8]) throws(StateError) {
+        if let directory = StateKey.directory(of: key.span.bytes) { listings.forget(directory) }
         let version = applied.clusterVersion
         let old = try store.delete(key) {
             StateDigest.row(key: key.span.bytes, row: $0, clusterVersion: version)

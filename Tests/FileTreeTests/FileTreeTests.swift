@@ -46,12 +46,17 @@ private final class Tree {
         }
     }
 
-    /// The answer without its result code; a code that is not success is thrown.
-    func ask(_ query: Query) throws -> ByteBuffer {
+    func answer(_ query: Query) throws -> ByteBuffer {
         var body = ByteBuffer()
         query.write(to: &body)
         var answer = ByteBuffer()
         try tree.answer(body, into: &answer)
+        return answer
+    }
+
+    /// The answer without its result code; a code that is not success is thrown.
+    func ask(_ query: Query) throws -> ByteBuffer {
+        var answer = try answer(query)
         let code = try required(answer.readInteger(as: UInt16.self))
         if code != 0 { throw try #require(TreeError(rawValue: code)) }
         return answer
@@ -324,6 +329,57 @@ struct FileTreeTests {
         #expect(names.map { Array($0.utf8) } == ["B", "a", "b", decomposed, composed].map { Array($0.utf8) })
         #expect(try tree.names("/d", limit: 2) == ["B", "a"])
         #expect(try tree.names("/d", after: "a", limit: 1) == ["b"])
+    }
+
+    @Test("whatever changed since it was asked before, a listing says what is there", arguments: 1...4)
+    func listingsAfterChanges(seed: UInt64) throws {
+        let tree = try Tree()
+        let other = try Tree()
+        var generator = SeededGenerator(seed: seed)
+        for _ in 0..<300 {
+            let directory = { "/\(UInt8.random(in: 0..<3, using: &generator))" }
+            let path = { directory() + "/\(UInt8.random(in: 0..<4, using: &generator))" }
+            switch UInt8.random(in: 0..<8, using: &generator) {
+            case 0:
+                let rename = Rename(source: try TreePath(directory()), destination: try TreePath(directory()))
+                _ = try tree.apply { rename.write(to: &$0) }
+            case 1:
+                let rename = Rename(source: try TreePath(path()), destination: try TreePath(path()))
+                _ = try tree.apply { rename.write(to: &$0) }
+            case 2:
+                let delete = Delete(path: try TreePath(directory()), isRecursive: true)
+                _ = try tree.apply { delete.write(to: &$0) }
+            case 3:
+                let delete = Delete(path: try TreePath(path()))
+                _ = try tree.apply { delete.write(to: &$0) }
+            case 4: _ = try tree.apply { Reclaim().write(to: &$0) }
+            default: _ = try tree.put(path(), String(repeating: "c", count: .random(in: 0..<2000, using: &generator)))
+            }
+            try tree.tree.commit()
+            // One that has not listed anything yet.
+            other.tree = try FileTree(store: tree.tree.committed)
+            for listed in ["/", "/0", "/1", "/2"] {
+                for limit: UInt32 in [100, 2] {
+                    let query = Query.list(try TreePath(listed), after: [], limit: limit)
+                    #expect(try tree.answer(query) == other.answer(query))
+                }
+            }
+        }
+    }
+
+    @Test("pages of listings are kept up to a bound")
+    func listingsBounded() {
+        let listings = ListingCache()
+        let page = ByteBuffer(repeating: 1, count: 60 << 10)
+        for directory: UInt64 in 0..<100 {
+            listings.remember(page.readableBytesView, of: directory, limit: 9)
+            #expect(listings.page(of: directory, limit: 9) == page && listings.bytes <= ListingCache.bytesMax)
+        }
+        #expect(listings.page(of: 99, limit: 8) == nil)
+        listings.forget(99)
+        #expect(listings.page(of: 99, limit: 9) == nil)
+        listings.remember(ByteBuffer(repeating: 1, count: 65 << 10).readableBytesView, of: 99, limit: 9)
+        #expect(listings.page(of: 99, limit: 9) == nil)
     }
 
     @Test("forbidden paths are refused", arguments: ["", "a", "/a/", "//", "/a//b", "/.", "/a/../b", "/a\0b"])

@@ -122,6 +122,10 @@ extension FileTree where Store: ~Copyable {
         guard directory.kind == .directory else { throw TreeError.notDirectory }
         let limit = min(max(limit, 1), FileTreeLimits.listEntriesMax)
         answer.writeInteger(UInt16(0))
+        if after.isEmpty, let page = listings.page(of: directory.inode, limit: limit) {
+            answer.writeImmutableBuffer(page)
+            return
+        }
         let head = answer.writerIndex
         answer.writeMultipleIntegers(UInt8(0), UInt32(0))
         var count: UInt32 = 0
@@ -153,6 +157,8 @@ extension FileTree where Store: ~Copyable {
         }
         answer.setInteger(UInt8(hasMore ? 1 : 0), at: head)
         answer.setInteger(count, at: head + 1)
+        guard after.isEmpty, let page = answer.viewBytes(at: head, length: answer.writerIndex - head) else { return }
+        listings.remember(page, of: directory.inode, limit: limit)
     }
 
     /// The root has no row: it is always there and never changes.

@@ -45,9 +45,12 @@ package enum StateKey {
     }
 
     /// Whether `key` names an entry of `parent`.
-    static func isEntry(_ key: RawSpan, of parent: UInt64) -> Bool {
-        key.byteCount > 9 && key.bigEndian(at: 0, as: UInt8.self) == Table.entries.rawValue
-            && key.bigEndian(at: 1, as: UInt64.self) == parent
+    static func isEntry(_ key: RawSpan, of parent: UInt64) -> Bool { directory(of: key) == parent }
+
+    /// The directory whose entry `key` names, if it names one.
+    static func directory(of key: RawSpan) -> UInt64? {
+        guard key.byteCount > 9, key.bigEndian(at: 0, as: UInt8.self) == Table.entries.rawValue else { return nil }
+        return key.bigEndian(at: 1, as: UInt64.self)
     }
 }
 
