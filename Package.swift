@@ -95,7 +95,7 @@ let package = Package(
                 "Transport", "BanyanClient", "RaftLog", "Snapshots", "FileTree", "LMDB", "WireProtocol", "Raft",
                 "Threads", "CrashPoints",
                 nioCore,
-                nioPosix, logging, collections,
+                nioPosix, logging, collections, histogram,
             ], swiftSettings: strict),
         .target(name: "Mirror", dependencies: ["BanyanClient"], swiftSettings: strict),
         .target(

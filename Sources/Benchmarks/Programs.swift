@@ -156,11 +156,16 @@ final class LocalMembers {
         return try decoder.decode(Status.self, from: Data(try banyan(["status", "--json"]).utf8)).members
     }
 
-    /// Of the leader's log: its last index, and how often it was committed.
-    func logged() throws -> (entries: Double, commits: Double) {
+    func leader() throws -> [String: UInt64] {
         guard let leader = try status().first(where: { $0.role == "leader" })?.statistics else {
             throw BenchmarkError("no member leads; see \(folder.path)")
         }
+        return leader
+    }
+
+    /// Of the leader's log: its last index, and how often it was committed.
+    func logged() throws -> (entries: Double, commits: Double) {
+        let leader = try leader()
         return (Double(leader["log_last_index"] ?? 0), Double(leader["log_commits"] ?? 0))
     }
 

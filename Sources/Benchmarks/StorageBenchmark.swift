@@ -1,15 +1,15 @@
 import ArgumentParser
 import Foundation
 
-/// What storage costs a whole cluster: puts over a million files, a large delete, a restart and a snapshot with a large tree, and the disk
-/// after many puts.
+/// What storage costs a whole cluster: puts over many files, a large delete, a restart and a snapshot with a large tree, and
+/// the disk after many puts.
 struct StorageBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "storage",
         abstract: "A million files, a large delete, a restart, a snapshot, and the disk after many puts.",
-        discussion: "Each part alone with --only million, delete, restart, snapshot or disk.")
+        discussion: "Each part alone with --only thousands, million, delete, restart, snapshot or disk.")
 
-    @Option(help: "One of million, delete, restart, snapshot, disk.") var only: String?
+    @Option(help: "One of thousands, million, delete, restart, snapshot, disk.") var only: String?
     @Option(help: "MiB of the tree of restart and snapshot.") var tree = 1024
     @Option(help: "Millions of puts of disk.") var puts = 10
     @Option(help: "A directory that is not there yet, to work in; it is removed at the end.") var data =
@@ -19,7 +19,10 @@ struct StorageBenchmark: ParsableCommand {
         let folder = try Folder(data)
         defer { folder.remove() }
         try runParts(
-            [("million", million), ("delete", delete), ("restart", restart), ("snapshot", snapshot), ("disk", disk)],
+            [
+                ("thousands", thousands), ("million", million), ("delete", delete), ("restart", restart),
+                ("snapshot", snapshot), ("disk", disk),
+            ],
             only)
     }
 
@@ -27,16 +30,21 @@ struct StorageBenchmark: ParsableCommand {
         try LocalMembers("\(data)/members", port: 18601, options: options)
     }
 
-    private func million() throws {
+    private func thousands() throws { try random("thousands", files: 10_000) }
+    private func million() throws { try random("million", files: 1_000_000) }
+
+    private func random(_ name: String, files: Int) throws {
         let members = try members()
         let figures = try members.load([
-            "--workload", "put", "--clients", "256", "--files", "1000000", "--fill", "--duration", "20s", "--warmup",
+            "--workload", "put", "--clients", "256", "--files", "\(files)", "--fill", "--duration", "25s", "--warmup",
             "5s",
         ])
+        let waited = Double(try members.leader()["state_wait_p999_us"] ?? 0) / 1000
         say(
-            "million    1,000,000 files at random: \(Int(figures.operationsPerSecond)) puts/s, p99 "
-                + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms; resident "
-                + "\(members.residentMebibytes()) MiB")
+            "\(name.padding(toLength: 10, withPad: " ", startingAt: 0)) \(files) files at random: "
+                + "\(Int(figures.operationsPerSecond)) puts/s, p99 "
+                + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms, of which "
+                + "\(waited) ms for the state thread; resident \(members.residentMebibytes()) MiB")
     }
 
     /// What requests wait beside a delete of 300,000 files in one directory, and without it.

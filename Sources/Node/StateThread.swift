@@ -28,6 +28,8 @@ struct StateReport: Sendable {
     var damage: StateError?
     /// When it was measured anew.
     var usage: DiskUsage?
+    /// What 999 of 1,000 requests waited for the state thread at most, in microseconds; when it was measured anew.
+    var waited: UInt64?
     /// Where snapshots are made from.
     var environment: StateEnvironment
     /// For each connection once.
@@ -64,6 +66,15 @@ final class StateThread: Sendable {
         case replace(path: String)
         /// Go on with this copy of the state, which lacks the log's last entries.
         case adopt(path: String)
+
+        /// How many wait for an answer.
+        var requests: Int {
+            switch self {
+            case .apply(_, _, let waiters): waiters.count
+            case .read(let reads): reads.count
+            default: 0
+            }
+        }
     }
 
     struct Read: Sendable {
@@ -73,7 +84,13 @@ final class StateThread: Sendable {
         var isStale: Bool
     }
 
-    private let thread: OwnedThread<Work>
+    /// Work, and when it was sent.
+    fileprivate struct Item: Sendable {
+        var work: Work
+        var sent: Nanoseconds
+    }
+
+    private let thread: OwnedThread<Item>
 
     /// Opens the state in `path` on the new thread.
     ///
@@ -104,7 +121,7 @@ final class StateThread: Sendable {
         }
     }
 
-    func send(_ work: Work) { thread.send(work) }
+    func send(_ work: Work) { thread.send(Item(work: work, sent: Clock.now)) }
 
     func close() { thread.close() }
 
@@ -118,6 +135,7 @@ private final class Executor {
     private let log: LogStore
     private let knownVersion: UInt16
     private var measuredAt: Nanoseconds = 0
+    private var waits = StateWaits(now: Clock.now)
     private var isStopped: Bool
     private let send: (StateReport) -> Void
     private let failed: (StateError) -> Void
@@ -145,9 +163,9 @@ private final class Executor {
     /// The most bytes of answers that gather before they are reported.
     private static let answerBytesMax = 4 << 20
 
-    func run(_ batch: [StateThread.Work]) {
-        for work in batch {
-            switch work {
+    func run(_ batch: [StateThread.Item]) {
+        for item in batch {
+            switch item.work {
             case .apply(let first, let records, let waiters):
                 for (offset, record) in records.enumerated() {
                     let waiter = waiters.isEmpty ? nil : waiters[offset]
@@ -167,7 +185,7 @@ private final class Executor {
                     let isAnswered = unlessStopped { () throws(StateError) in try answer(read) }
                     if !isAnswered { answerWhileStopped(read) }
                 }
-            case .tick: measureSpace()
+            case .tick: measure()
             case .replace(let path):
                 // What the old tree has not written yet goes with it: nothing of it counts any more.
                 isStopped = false
@@ -175,6 +193,7 @@ private final class Executor {
                     goOn(with: try DurableTree(path: path, knownVersion: knownVersion))
                 }
             }
+            waits.record(item.work.requests, waited: Clock.now - item.sent)
             unlessStopped(keepUp)
             if answerBytes >= Self.answerBytesMax { flush() }
         }
@@ -209,6 +228,7 @@ private final class Executor {
         report.answers = []
         positions.removeAll(keepingCapacity: true)
         report.usage = nil
+        report.waited = nil
         report.damage = nil
         report.digests = []
         answerBytes = 0
@@ -217,11 +237,12 @@ private final class Executor {
     private static let measureInterval: Nanoseconds = 200_000_000
 
     /// Far below the time in which a member could fill its reserve.
-    private func measureSpace() {
+    private func measure() {
         let now = Clock.now
         guard now - measuredAt >= Self.measureInterval else { return }
         measuredAt = now
         report.usage = DiskUsage(of: tree.environment, log)
+        report.waited = waits.percentile(now: now)
     }
 
     private func apply(_ record: ByteBuffer, _ index: Index, for waiter: Waiter?) throws(StateError) {
