@@ -125,6 +125,40 @@ struct BadInputTests {
         #expect(damaged.errors.contains("not a log of Banyan's"), "\(damaged.errors)")
     }
 
+    @Test("a directory that can't be written to is refused, and stays as it was")
+    func unwritableDirectory() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        _ = try await client.put("/kept", [1, 2, 3])
+        let member = cluster.directory(1)
+        try cluster.signal(1, SIGTERM)
+        let files = try FileManager.default.subpathsOfDirectory(atPath: member).sorted()
+        let contents = { files.map { try? Data(contentsOf: URL(fileURLWithPath: member + "/" + $0)) } }
+        let before = contents()
+        let modes = { (directory: Int16, file: Int16) in
+            for path in [""] + files {
+                let isDirectory = try URL(fileURLWithPath: member + "/" + path).resourceValues(forKeys: [
+                    .isDirectoryKey
+                ])
+                try FileManager.default.setAttributes(
+                    [.posixPermissions: isDirectory.isDirectory == true ? directory : file],
+                    ofItemAtPath: member + "/" + path)
+            }
+        }
+        try modes(0o555, 0o444)
+        for path in [member, member + "/new"] {
+            let result = try await cluster.runUnprivileged("banyand", ["--data", path])
+            #expect(result.code == 1, "\(result.errors)")
+            #expect(result.errors.contains(path) && result.errors.contains("Permission denied"), "\(result.errors)")
+        }
+        #expect(try FileManager.default.subpathsOfDirectory(atPath: member).sorted() == files)
+        #expect(contents() == before)
+        try modes(0o755, 0o644)
+        try cluster.start(1)
+        #expect(try await client.get("/kept").content == [1, 2, 3])
+        await client.close()
+    }
+
     @Test("a first start that failed can be repeated, and a member that waited goes on waiting for the same ones")
     func repeatedFirstStart() async throws {
         let cluster = try await TestCluster.start(members: 1)

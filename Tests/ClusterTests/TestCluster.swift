@@ -197,6 +197,15 @@ final class TestCluster {
         try await Self.run(Self.program(name), arguments)
     }
 
+    /// Runs a program to its end that may write only what its files' modes let it write, as they let anyone but root.
+    func runUnprivileged(
+        _ name: String, _ arguments: [String]
+    ) async throws -> (code: Int32, output: String, errors: String) {
+        guard geteuid() == 0 else { return try await run(name, arguments) }
+        let command = ["setpriv", "--bounding-set", "-dac_override", "--", try Self.program(name).path]
+        return try await Self.run(URL(fileURLWithPath: "/usr/bin/env"), command + arguments)
+    }
+
     /// Runs the client in Python.
     func python(_ arguments: [String]) async throws -> (code: Int32, output: String, errors: String) {
         let client = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
