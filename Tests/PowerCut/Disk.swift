@@ -95,10 +95,16 @@ struct Disk {
         self.isLying = isLying
     }
 
-    mutating func perform(_ operation: powercut_operation) {
+    /// Lets the last operation be over.
+    mutating func settle() {
         if let last, last.is_synced != 0, last.kind == Int32(powercut_write) {
             file(String(cString: last.path))?.syncLast()
         }
+        last = nil
+    }
+
+    mutating func perform(_ operation: powercut_operation) {
+        settle()
         last = operation
         let path = String(cString: operation.path)
         guard path == root || path.hasPrefix(root + "/") else { return }

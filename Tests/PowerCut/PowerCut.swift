@@ -6,6 +6,7 @@ import NIOCore
 import Node
 import Raft
 import RaftLog
+import WireProtocol
 
 /// Cuts the power of a member's storage at random moments, and starts it again from what a disk would have kept.
 @main
@@ -15,7 +16,8 @@ struct PowerCut: ParsableCommand {
         abstract: "Cut the power of a member's storage at random moments, and recover from what the disk kept.",
         discussion: """
             Whatever was not synced is lost or torn, sector by sector. After each cut the member must start, have every \
-            entry that was acknowledged, and a state whose digest is right.
+            entry that was acknowledged, and a state whose digest is right. A restore from a snapshot file that was cut short \
+            must be possible again.
             """)
 
     @Option(help: "How often to cut and recover.") var recoveries = 1000
@@ -67,6 +69,44 @@ struct PowerCut: ParsableCommand {
             "\(recoveries) recoveries at \(Set(cuts).count) moments of \(count) disk operations: nothing lost; "
                 + "\(workload.acknowledged.last?.index ?? 0) entries acknowledged, \(replayed / UInt64(max(1, recoveries))) "
                 + "replayed at a recovery in the mean")
+        try cutRestores(workload.restore(), scratch, &generator)
+    }
+
+    /// A restore that the power cuts short can be repeated; one that was over is whole.
+    private func cutRestores(
+        _ restoration: Workload.Restoration, _ scratch: String, _ generator: inout SeededGenerator
+    ) throws {
+        let (operations, end) = (restoration.operations, restoration.index + 1)
+        let digests = [restoration.index: restoration.digest, end: restoration.digest]
+        let cuts = (0..<max(1, recoveries / 10)).map { _ in Int.random(in: operations, using: &generator) }.sorted()
+        var disk = Disk(root: restoration.root, isLying: lyingDisk)
+        var performed = operations.lowerBound
+        var repeated = 0
+        // The last one is cut when all is done.
+        for (turn, cut) in (cuts + [operations.upperBound]).enumerated() {
+            while performed < operations.upperBound, performed <= cut {
+                disk.perform(powercut_get(performed))
+                performed += 1
+            }
+            if cut == operations.upperBound { disk.settle() }
+            let target = "\(scratch)-restored-\(turn)"
+            try FileManager.default.createDirectory(atPath: target, withIntermediateDirectories: true)
+            try disk.cut(into: target, &generator)
+            do {
+                let isMade = try DataDirectory(path: target).store.identity() != nil
+                if !isMade {
+                    guard cut < operations.upperBound else { throw StartError("what was restored is gone") }
+                    _ = try Restore.restore(restoration.file, to: target, id: 1, address: Address(host: "a", port: 1))
+                    repeated += 1
+                }
+                _ = try recover(target, acknowledged: end, term: 0, digests: digests)
+            } catch {
+                print("restore cut at \(cut) of \(operations): \(error); what the disk kept: \(target)")
+                throw ExitCode.failure
+            }
+            try FileManager.default.removeItem(atPath: target)
+        }
+        print("\(cuts.count + 1) restores cut short or just done: \(repeated) repeated, the others whole")
     }
 
     /// A disk that is full, or fails, in the midst of the work: what was acknowledged stays, and nothing else was.

@@ -21,7 +21,7 @@ final class Workload {
     private let scratch: String
     private var generator: SeededGenerator
     private let directory: DataDirectory
-    private let writer: LogWriter
+    private var writer: LogWriter
     private let progress = Progress()
     private var tree: DurableTree
     /// What the other members have: the same commands, executed beside.
@@ -58,9 +58,20 @@ final class Workload {
         tree = try DurableTree(path: directory.prepareState(1))
         others = try DurableTree(path: scratch + "/others")
         let recovered = try directory.store.recover()
-        let progress = progress
-        writer = LogWriter(
-            store: directory.store, row: recovered.row, lastIndex: 1,
+        writer = Self.writer(of: directory.store, recovered, progress)
+        try directory.store.scan(from: 1, through: 0) { _ in true }
+        var payload = ByteBuffer()
+        configuration.write(to: &payload)
+        records[1] = Self.record(.configuration, index: 1, term: 1, payload)
+        try execute(through: 1)
+        acknowledge()
+    }
+
+    private static func writer(
+        of store: LogStore, _ recovered: LogStore.Recovered, _ progress: Progress
+    ) -> LogWriter {
+        LogWriter(
+            store: store, row: recovered.row, lastIndex: recovered.log.lastIndex,
             completed: { write in
                 progress.write.store(write, ordering: .releasing)
                 progress.completed.signal()
@@ -69,12 +80,6 @@ final class Workload {
                 progress.hasFailed.store(true, ordering: .releasing)
                 progress.completed.signal()
             })
-        try directory.store.scan(from: 1, through: 0) { _ in true }
-        var payload = ByteBuffer()
-        configuration.write(to: &payload)
-        records[1] = Self.record(.configuration, index: 1, term: 1, payload)
-        try execute(through: 1)
-        acknowledge()
     }
 
     /// Works until so many operations were remembered.
@@ -84,6 +89,7 @@ final class Workload {
             case 0: try installSnapshot(keepingTail: false)
             case 6: try installSnapshot(keepingTail: true)
             case 5: try rewriteState()
+            case 7: try repairLog()
             case 1..<5: try overwriteTail()
             default: try append(count: Int.random(in: 1...80, using: &generator))
             }
@@ -226,6 +232,53 @@ final class Workload {
         tree = try DurableTree(path: path)
         try execute(on: tree, through: commit) {}
         DataDirectory.removeStates(in: root) { $0 < number }
+    }
+
+    /// The member starts again, and its log begins behind the state, as if an entry before were damaged.
+    private func repairLog() throws {
+        try commitEverything()
+        try tree.commit()
+        writer.close()
+        let own = SnapshotMetadata(index: tree.applied.index, term: tree.applied.term, configuration: configuration)
+        guard try directory.store.repair(with: own, stateNumber: stateNumber, isOwn: true) else {
+            throw StartError("a log without damage can't be repaired")
+        }
+        compacted = own.index
+        let recovered = try directory.store.recover()
+        try directory.store.scan(from: lastIndex + 1, through: lastIndex) { _ in true }
+        writer = Self.writer(of: directory.store, recovered, progress)
+    }
+
+    /// The disk operations of a restore, and what it restores: the state's digest at its last index, which only the
+    /// configuration of the new cluster follows.
+    struct Restoration {
+        var file: String
+        var root: String
+        var operations: Range<Int>
+        var index: Index
+        var digest: StateDigest
+    }
+
+    /// A new cluster begins with what the others have.
+    func restore() throws -> Restoration {
+        try others.commit()
+        let view = try StateView(others.environment)
+        let spool = try Spool(of: view, in: scratch, reserve: 0)
+        spool.fill(from: view)
+        var bytes = Data()
+        var number: UInt32 = 0
+        while let piece = try spool.piece(number) {
+            bytes.append(contentsOf: piece.bytes.readableBytesView)
+            if piece.isLast { break }
+            number += 1
+        }
+        let (file, root) = (scratch + "/backup", scratch + "/restored")
+        try bytes.write(to: URL(fileURLWithPath: file))
+        let begin = powercut_count()
+        _ = try Restore.restore(file, to: root, id: 1, address: Address(host: "a", port: 1))
+        return Restoration(
+            file: file, root: root, operations: begin..<powercut_count(), index: others.applied.index,
+            digest: others.applied.digest)
     }
 
     /// The others send this member their state: they went on without it, or they have what its log has, which goes on behind.
