@@ -11,8 +11,8 @@ struct BanyanSim: AsyncParsableCommand {
         commandName: "banyan-sim",
         abstract: "Run whole clusters under faults in simulated time, and look for a broken promise.",
         discussion: """
-            A run is wholly decided by its seed. When an invariant breaks, the run is made short (other kinds of faults are
-            left out, and steps), how to repeat it is printed, and its trace (who sent what to whom, who believed what) is
+            A run is wholly decided by its seed. When an invariant breaks, the run is made short (other kinds of faults are \
+            left out, and steps), how to repeat it is printed, and its trace (who sent what to whom, who believed what) is \
             written to a file:
               banyan-sim --seeds 1..1000
               banyan-sim --seed 42 --trace seed-42.txt

@@ -13,7 +13,7 @@ struct Banyan: AsyncParsableCommand {
               export BANYAN_NODES=127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403
             Any one of them will do: the client finds the leader.
 
-            Exit codes: 0 done; 1 the operation failed; 2 wrong usage; 3 no such path; 4 a condition did not hold;
+            Exit codes: 0 done; 1 the operation failed; 2 wrong usage; 3 no such path; 4 a condition did not hold; \
             5 the cluster can't be reached, has no quorum, or the outcome of a write is unknown.
             """, version: Console.version,
         subcommands: [

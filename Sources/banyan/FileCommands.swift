@@ -94,7 +94,7 @@ struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "get", abstract: "Read a file.",
         discussion: """
-            It shows what was last acknowledged, whichever member is asked, unless --consistency asks for less. With --json the
+            It shows what was last acknowledged, whichever member is asked, unless --consistency asks for less. With --json the \
             content is base64.
             """)
 

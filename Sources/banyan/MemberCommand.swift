@@ -10,7 +10,7 @@ struct MemberCommand: AsyncParsableCommand {
               banyand --data DIR --id 4 --cluster 1=H:P,2=H:P,3=H:P,4=H:P --join
             and then say
               banyan member add 4 H:P
-            It receives everything first, and votes once it has caught up. A member whose directory was lost comes back with
+            It receives everything first, and votes once it has caught up. A member whose directory was lost comes back with \
             an empty one, the same --id and --cluster, and --join, and
               banyan member replace 2
             Each change waits for the one before it. One whose new majority can't be reached now is refused.

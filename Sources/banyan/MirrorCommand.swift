@@ -8,8 +8,8 @@ struct MirrorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "mirror", abstract: "Copy whole directories into the cluster, or out of it.",
         discussion: """
-            Files whose size and modification time are the same on both sides are left alone. Nothing is removed on
-            either side. Links, devices, files over 1 MiB and names that are not UTF-8 are not stored; each is named, and all
+            Files whose size and modification time are the same on both sides are left alone. Nothing is removed on \
+            either side. Links, devices, files over 1 MiB and names that are not UTF-8 are not stored; each is named, and all \
             but links and devices make the exit code 1.
             """,
         subcommands: [Push.self, Pull.self])

@@ -7,15 +7,15 @@ struct RecoverCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "recover", abstract: "Go on with one directory when a cluster lost its majority for good.",
         discussion: """
-            Only if a majority of the members will never come back. Stop those that are left, and look into the directory of
+            Only if a majority of the members will never come back. Stop those that are left, and look into the directory of \
             each:
               banyan recover --data DIR
             Take the one whose last entry has the highest term, and of those the highest index: it has the most. Then
               banyan recover --data DIR --force-new-cluster
-            makes a cluster of this one member; start it with 'banyand --data DIR', and add others with empty directories
+            makes a cluster of this one member; start it with 'banyand --data DIR', and add others with empty directories \
             ('banyan member --help'). What the lost members acknowledged and this one never received is GONE.
 
-            Delete the other old directories first. One that meets the recovered member stops; but a majority of them, started
+            Delete the other old directories first. One that meets the recovered member stops; but a majority of them, started \
             again by themselves, would be the old cluster beside the new one.
             """)
 

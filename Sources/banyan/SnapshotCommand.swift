@@ -10,7 +10,7 @@ struct SnapshotCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "snapshot", abstract: "Save the whole tree to a file, and look into such a file.",
         discussion: """
-            A snapshot holds everything that was acknowledged before the command began, and checks itself: no bit of it can
+            A snapshot holds everything that was acknowledged before the command began, and checks itself: no bit of it can \
             change unnoticed. A new cluster begins from it with
               banyand --data DIR --restore FILE
             """,
