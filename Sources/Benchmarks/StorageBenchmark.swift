@@ -6,7 +6,8 @@ import Foundation
 struct StorageBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "storage",
-        abstract: "A million files, a large delete, a restart, a snapshot, and the disk after many puts.",
+        abstract:
+            "Ten thousand and a million files, a large delete, a restart, a snapshot, and the disk after many puts.",
         discussion: "Each part alone with --only thousands, million, delete, restart, snapshot or disk.")
 
     @Option(help: "One of thousands, million, delete, restart, snapshot, disk.") var only: String?
@@ -30,10 +31,10 @@ struct StorageBenchmark: ParsableCommand {
         try LocalMembers("\(data)/members", port: 18601, options: options)
     }
 
-    private func thousands() throws { try random("thousands", files: 10_000) }
-    private func million() throws { try random("million", files: 1_000_000) }
+    private func thousands() throws { try putsAtRandom("thousands", files: 10_000) }
+    private func million() throws { try putsAtRandom("million", files: 1_000_000) }
 
-    private func random(_ name: String, files: Int) throws {
+    private func putsAtRandom(_ name: String, files: Int) throws {
         let members = try members()
         let figures = try members.load([
             "--workload", "put", "--clients", "256", "--files", "\(files)", "--fill", "--duration", "25s", "--warmup",
@@ -43,8 +44,8 @@ struct StorageBenchmark: ParsableCommand {
         say(
             "\(name.padding(toLength: 10, withPad: " ", startingAt: 0)) \(files) files at random: "
                 + "\(Int(figures.operationsPerSecond)) puts/s, p99 "
-                + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms, of which "
-                + "\(waited) ms for the state thread; resident \(members.residentMebibytes()) MiB")
+                + "\(figures.latencyMs["p99"] ?? 0) ms, p99.9 \(figures.latencyMs["p999"] ?? 0) ms; wait for "
+                + "the state thread p99.9 \(waited) ms; resident \(members.residentMebibytes()) MiB")
     }
 
     /// What requests wait beside a delete of 300,000 files in one directory, and without it.

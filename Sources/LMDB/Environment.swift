@@ -22,6 +22,7 @@ package final class Environment: @unchecked Sendable {
         guard let created else { throw LMDBError(code: MDB_PANIC) }
         var code = mdb_env_set_maxdbs(created, UInt32(databases))
         if code == MDB_SUCCESS { code = mdb_env_set_mapsize(created, mapSize) }
+        if code == MDB_SUCCESS, access(path + "/data.mdb", F_OK) != 0 { code = Self.makeFile(in: path) }
         if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOTLS), 0o644) }
         // A state that has come near its map's end gets a larger one, at the only time when nobody uses it.
         if code == MDB_SUCCESS, Self.usedBytes(created) > mapSize / 2 {
@@ -42,6 +43,23 @@ package final class Environment: @unchecked Sendable {
     }
 
     deinit { mdb_env_close(handle) }
+
+    /// Makes the file under another name first. LMDB does not sync the pages that a file begins with before its first commit:
+    /// a power cut could leave some of their sectors, and what it left could never be opened again.
+    private static func makeFile(in path: String) -> Int32 {
+        let new = path + "/new.mdb"
+        var created: OpaquePointer?
+        var code = mdb_env_create(&created)
+        guard let created else { return code }
+        // Left by a process that did not come to the end of this.
+        unlink(new)
+        if code == MDB_SUCCESS { code = mdb_env_open(created, new, UInt32(MDB_NOSUBDIR), 0o644) }
+        if code == MDB_SUCCESS { code = mdb_env_sync(created, 1) }
+        mdb_env_close(created)
+        unlink(new + "-lock")
+        if code == MDB_SUCCESS, rename(new, path + "/data.mdb") != 0 { return errno }
+        return code
+    }
 
     /// Lets the file reach as far as its last page in use. A sound file may lack the end, where pages are free and were
     /// never written; of one that was cut short, zeros are read, which are refused as damaged, where a read behind the

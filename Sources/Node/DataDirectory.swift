@@ -33,6 +33,7 @@ package final class DataDirectory {
         }
         try Self.makeDirectory(path + "/log")
         do { store = try LogStore(path: path + "/log") } catch {
+            if case .store(EACCES) = error { throw StartError("\(path)/log: can't be written: \(error)") }
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
         }
         // Without this, a power cut could take the log away.

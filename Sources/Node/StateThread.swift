@@ -67,10 +67,10 @@ final class StateThread: Sendable {
         /// Go on with this copy of the state, which lacks the log's last entries.
         case adopt(path: String)
 
-        /// How many wait for an answer.
+        /// How many clients' requests it is.
         var requests: Int {
             switch self {
-            case .apply(_, _, let waiters): waiters.count
+            case .apply(_, _, let waiters): waiters.count { $0.map { !$0.isMember } ?? false }
             case .read(let reads): reads.count
             default: 0
             }

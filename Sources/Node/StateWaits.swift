@@ -1,8 +1,8 @@
 import Histogram
 import Raft
 
-/// How long requests wait for the state thread: from when they are handed to it until they are executed. A flush that is
-/// behind shows here first.
+/// How long requests wait for the state thread: from when they are handed to it until all that was handed to it with them is
+/// executed. A flush that is behind shows here first.
 struct StateWaits {
     private static let period: Nanoseconds = 10_000_000_000
 

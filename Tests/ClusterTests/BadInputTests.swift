@@ -135,25 +135,29 @@ struct BadInputTests {
         let files = try FileManager.default.subpathsOfDirectory(atPath: member).sorted()
         let contents = { files.map { try? Data(contentsOf: URL(fileURLWithPath: member + "/" + $0)) } }
         let before = contents()
-        let modes = { (directory: Int16, file: Int16) in
-            for path in [""] + files {
-                let isDirectory = try URL(fileURLWithPath: member + "/" + path).resourceValues(forKeys: [
-                    .isDirectoryKey
-                ])
+        let change = { (paths: [String], directory: Int16, file: Int16) in
+            for path in paths {
+                let isDirectory = try URL(fileURLWithPath: member + path).resourceValues(forKeys: [.isDirectoryKey])
                 try FileManager.default.setAttributes(
-                    [.posixPermissions: isDirectory.isDirectory == true ? directory : file],
-                    ofItemAtPath: member + "/" + path)
+                    [.posixPermissions: isDirectory.isDirectory == true ? directory : file], ofItemAtPath: member + path
+                )
             }
         }
-        try modes(0o555, 0o444)
-        for path in [member, member + "/new"] {
-            let result = try await cluster.runUnprivileged("banyand", ["--data", path])
-            #expect(result.code == 1, "\(result.errors)")
-            #expect(result.errors.contains(path) && result.errors.contains("Permission denied"), "\(result.errors)")
+        // All of it, or the log alone.
+        for paths in [[""] + files.map { "/" + $0 }, ["/log", "/log/data.mdb", "/log/lock.mdb"]] {
+            try change(paths, 0o555, 0o444)
+            defer { try? change(paths, 0o755, 0o644) }
+            for path in paths.contains("") ? [member, member + "/new"] : [member] {
+                let result = try await cluster.runUnprivileged("banyand", ["--data", path])
+                #expect(result.code == 1, "\(result.errors)")
+                #expect(result.errors.contains(path), "\(result.errors)")
+                #expect(
+                    result.errors.contains("can't be") && result.errors.contains("Permission denied"),
+                    "\(result.errors)")
+            }
         }
         #expect(try FileManager.default.subpathsOfDirectory(atPath: member).sorted() == files)
         #expect(contents() == before)
-        try modes(0o755, 0o644)
         try cluster.start(1)
         #expect(try await client.get("/kept").content == [1, 2, 3])
         await client.close()

@@ -202,7 +202,10 @@ final class TestCluster {
         _ name: String, _ arguments: [String]
     ) async throws -> (code: Int32, output: String, errors: String) {
         guard geteuid() == 0 else { return try await run(name, arguments) }
-        let command = ["setpriv", "--bounding-set", "-dac_override", "--", try Self.program(name).path]
+        let command = [
+            "setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override", "--",
+            try Self.program(name).path,
+        ]
         return try await Self.run(URL(fileURLWithPath: "/usr/bin/env"), command + arguments)
     }
 

@@ -336,6 +336,7 @@ struct FileTreeTests {
         let tree = try Tree()
         let other = try Tree()
         var generator = SeededGenerator(seed: seed)
+        var kept = 0
         for _ in 0..<300 {
             let directory = { "/\(UInt8.random(in: 0..<3, using: &generator))" }
             let path = { directory() + "/\(UInt8.random(in: 0..<4, using: &generator))" }
@@ -359,27 +360,40 @@ struct FileTreeTests {
             // One that has not listed anything yet.
             other.tree = try FileTree(store: tree.tree.committed)
             for listed in ["/", "/0", "/1", "/2"] {
-                for limit: UInt32 in [100, 2] {
-                    let query = Query.list(try TreePath(listed), after: [], limit: limit)
-                    #expect(try tree.answer(query) == other.answer(query))
+                let limit: UInt32 = Bool.random(using: &generator) ? 100 : 2
+                let query = Query.list(try TreePath(listed), after: [], limit: limit)
+                #expect(try tree.answer(query) == other.answer(query))
+                if listed == "/", tree.tree.listings.page(of: FileTreeLimits.rootInode, limit: limit) != nil {
+                    kept += 1
                 }
             }
         }
+        #expect(kept == 300)
     }
 
-    @Test("pages of listings are kept up to a bound")
+    @Test("pages of listings are kept up to a bound, for what they answer")
     func listingsBounded() {
         let listings = ListingCache()
-        let page = ByteBuffer(repeating: 1, count: 60 << 10)
+        let page = ByteBuffer(repeating: 1, count: 60 << 10).readableBytesView
         for directory: UInt64 in 0..<100 {
-            listings.remember(page.readableBytesView, of: directory, limit: 9)
-            #expect(listings.page(of: directory, limit: 9) == page && listings.bytes <= ListingCache.bytesMax)
+            for _ in 0..<2 { listings.remember(page, of: directory, limit: 9, whole: nil) }
+            #expect(listings.page(of: directory, limit: 9) == ByteBuffer(page))
+            #expect(listings.bytes <= ListingCache.bytesMax)
         }
-        #expect(listings.page(of: 99, limit: 8) == nil)
+        #expect((0..<100).count { listings.page(of: $0, limit: 9) != nil } <= ListingCache.bytesMax / page.count)
+        #expect(listings.page(of: 99, limit: 8) == nil && listings.page(of: 99, limit: 10) == nil)
+        listings.remember(page, of: 99, limit: 9, whole: 7)
+        #expect(listings.page(of: 99, limit: 6) == nil && listings.page(of: 99, limit: 7) != nil)
+        #expect(listings.page(of: 99, limit: 1000) != nil)
         listings.forget(99)
         #expect(listings.page(of: 99, limit: 9) == nil)
-        listings.remember(ByteBuffer(repeating: 1, count: 65 << 10).readableBytesView, of: 99, limit: 9)
+        let large = ByteBuffer(repeating: 1, count: 65 << 10).readableBytesView
+        listings.remember(large, of: 99, limit: 9, whole: nil)
         #expect(listings.page(of: 99, limit: 9) == nil)
+        for directory: UInt64 in 0..<10_000 {
+            listings.remember(page.prefix(5), of: directory, limit: 9, whole: 0)
+        }
+        #expect((0..<10_000).count { listings.page(of: $0, limit: 9) != nil } <= ListingCache.countMax)
     }
 
     @Test("forbidden paths are refused", arguments: ["", "a", "/a/", "//", "/a//b", "/.", "/a/../b", "/a\0b"])

@@ -16,8 +16,8 @@ struct PowerCut: ParsableCommand {
         abstract: "Cut the power of a member's storage at random moments, and recover from what the disk kept.",
         discussion: """
             Whatever was not synced is lost or torn, sector by sector. After each cut the member must start, have every \
-            entry that was acknowledged, and a state whose digest is right. A restore from a snapshot file that was cut short \
-            must be possible again.
+            entry that was acknowledged, and a state whose digest is right. A restore that was cut short must be \
+            possible again, and one that was over must be whole.
             """)
 
     @Option(help: "How often to cut and recover.") var recoveries = 1000
@@ -67,10 +67,12 @@ struct PowerCut: ParsableCommand {
         }
         print(
             "\(recoveries) recoveries at \(Set(cuts).count) moments of \(count) disk operations: nothing lost; "
-                + "\(workload.acknowledged.last?.index ?? 0) entries acknowledged, \(replayed / UInt64(max(1, recoveries))) "
-                + "replayed at a recovery in the mean")
+                + "\(workload.acknowledged.last?.index ?? 0) entries acknowledged, \(workload.repairs) repairs, "
+                + "\(replayed / UInt64(max(1, recoveries))) entries replayed at a recovery in the mean")
         try cutRestores(workload.restore(), scratch, &generator)
     }
+
+    private static let endsCut = 20
 
     /// A restore that the power cuts short can be repeated; one that was over is whole.
     private func cutRestores(
@@ -78,7 +80,9 @@ struct PowerCut: ParsableCommand {
     ) throws {
         let (operations, end) = (restoration.operations, restoration.index + 1)
         let digests = [restoration.index: restoration.digest, end: restoration.digest]
-        let cuts = (0..<max(1, recoveries / 10)).map { _ in Int.random(in: operations, using: &generator) }.sorted()
+        // Most write the state's rows. What comes before and behind, the making of files and the switch, is cut at each.
+        let random = (0..<max(1, recoveries / 10)).map { _ in Int.random(in: operations, using: &generator) }
+        let cuts = (random + operations.prefix(Self.endsCut) + operations.suffix(Self.endsCut)).sorted()
         var disk = Disk(root: restoration.root, isLying: lyingDisk)
         var performed = operations.lowerBound
         var repeated = 0

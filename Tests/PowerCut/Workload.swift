@@ -9,8 +9,8 @@ import Snapshots
 import Synchronization
 import WireProtocol
 
-/// A member's storage at work, without a network: it appends, truncates, compacts, executes, and takes in snapshots,
-/// while the file layer below remembers in which order bytes went to the disk.
+/// A member's storage at work, without a network: it appends, truncates, compacts, executes, takes in snapshots, writes its
+/// state anew, repairs its log, and begins a new cluster, while the file layer below remembers in which order bytes went to the disk.
 final class Workload {
     /// At this many remembered operations, everything up to this index was acknowledged, and the vote of this term given.
     private(set) var acknowledged: [(position: Int, index: Index, term: Term)] = []
@@ -21,7 +21,9 @@ final class Workload {
     private let scratch: String
     private var generator: SeededGenerator
     private let directory: DataDirectory
-    private var writer: LogWriter
+    /// Nil once it is closed.
+    private var writer: LogWriter?
+    private(set) var repairs = 0
     private let progress = Progress()
     private var tree: DurableTree
     /// What the other members have: the same commands, executed beside.
@@ -59,7 +61,6 @@ final class Workload {
         others = try DurableTree(path: scratch + "/others")
         let recovered = try directory.store.recover()
         writer = Self.writer(of: directory.store, recovered, progress)
-        try directory.store.scan(from: 1, through: 0) { _ in true }
         var payload = ByteBuffer()
         configuration.write(to: &payload)
         records[1] = Self.record(.configuration, index: 1, term: 1, payload)
@@ -100,7 +101,7 @@ final class Workload {
         try tree.commit()
     }
 
-    deinit { writer.close() }
+    deinit { writer?.close() }
 
     private static func record(_ kind: EntryKind, index: Index, term: Term, _ payload: ByteBuffer) -> ByteBuffer {
         var record = ByteBuffer()
@@ -138,7 +139,7 @@ final class Workload {
 
     private func write(_ entries: Range<Index>, truncates: Bool = false) {
         number += 1
-        writer.send(
+        writer?.send(
             .init(
                 write: Write(number: number, hardState: hardState, truncates: truncates, entries: entries),
                 records: entries.compactMap { records[$0] }))
@@ -195,7 +196,7 @@ final class Workload {
         guard point > compacted + 100 else { return }
         compacted = point - UInt64.random(in: 0...50, using: &generator)
         guard let record = records[compacted], let term = record.getInteger(at: 16, as: UInt64.self) else { return }
-        writer.compact(behind: SnapshotMetadata(index: compacted, term: term, configuration: configuration))
+        writer?.compact(behind: SnapshotMetadata(index: compacted, term: term, configuration: configuration))
     }
 
     // MARK: the state
@@ -224,7 +225,7 @@ final class Workload {
         let path = DataDirectory.statePath(in: root, stateNumber)
         _ = try RewriteThread.copy(tree.environment, to: path, reserve: 0)
         let (progress, number) = (progress, stateNumber)
-        writer.switchState(to: number) {
+        writer?.switchState(to: number) {
             progress.switched.store(number, ordering: .releasing)
             progress.completed.signal()
         }
@@ -234,19 +235,22 @@ final class Workload {
         DataDirectory.removeStates(in: root) { $0 < number }
     }
 
-    /// The member starts again, and its log begins behind the state, as if an entry before were damaged.
+    /// The member starts again, and its log begins behind the state, as if an entry before were damaged. What the log has
+    /// behind that stays.
     private func repairLog() throws {
         try commitEverything()
         try tree.commit()
-        writer.close()
+        write(try add(Int.random(in: 0...5, using: &generator)))
+        try waitForWrites()
+        writer?.close()
+        writer = nil
         let own = SnapshotMetadata(index: tree.applied.index, term: tree.applied.term, configuration: configuration)
         guard try directory.store.repair(with: own, stateNumber: stateNumber, isOwn: true) else {
             throw StartError("a log without damage can't be repaired")
         }
         compacted = own.index
-        let recovered = try directory.store.recover()
-        try directory.store.scan(from: lastIndex + 1, through: lastIndex) { _ in true }
-        writer = Self.writer(of: directory.store, recovered, progress)
+        writer = Self.writer(of: directory.store, try directory.store.recover(), progress)
+        repairs += 1
     }
 
     /// The disk operations of a restore, and what it restores: the state's digest at its last index, which only the
@@ -312,7 +316,7 @@ final class Workload {
         try DataDirectory.sync(path)
         try DataDirectory.sync(root)
         number += 1
-        writer.send(
+        writer?.send(
             .init(
                 write: Write(
                     number: number, hardState: hardState, snapshot: metadata, keepsTail: keepingTail,

@@ -158,7 +158,7 @@ extension FileTree where Store: ~Copyable {
         answer.setInteger(UInt8(hasMore ? 1 : 0), at: head)
         answer.setInteger(count, at: head + 1)
         guard after.isEmpty, let page = answer.viewBytes(at: head, length: answer.writerIndex - head) else { return }
-        listings.remember(page, of: directory.inode, limit: limit)
+        listings.remember(page, of: directory.inode, limit: limit, whole: hasMore ? nil : count)
     }
 
     /// The root has no row: it is always there and never changes.
