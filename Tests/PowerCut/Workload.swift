@@ -90,7 +90,7 @@ final class Workload {
             case 0: try installSnapshot(keepingTail: false)
             case 6: try installSnapshot(keepingTail: true)
             case 5: try rewriteState()
-            case 7: try repairLog()
+            case 7..<10: try repairLog()
             case 1..<5: try overwriteTail()
             default: try append(count: Int.random(in: 1...80, using: &generator))
             }
