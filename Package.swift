@@ -62,7 +62,7 @@ let package = Package(
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
 
         .target(name: "Raft", swiftSettings: strict),
-        .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: strict),
+        .target(name: "LMDB", dependencies: ["CLMDB", "CrashPoints"], swiftSettings: strict),
         .target(name: "Deflate", dependencies: ["CZlib", "CLibdeflate"], swiftSettings: strict),
         .target(name: "XXHash", dependencies: ["CXXHash"], swiftSettings: strict),
         .target(name: "Threads", dependencies: [], swiftSettings: strict),

@@ -5,6 +5,8 @@ import Synchronization
 /// `BANYAN_CRASH_AT=log-commit-after:3` ends it when it has committed to its log for the third time. Tests use it to show
 /// that a member comes back from each; without the variable a point costs one comparison.
 package enum CrashPoint: String, CaseIterable, Sendable {
+    case fileMade = "file-made"
+    case fileNamed = "file-named"
     case logMade = "log-made"
     case identityBefore = "identity-before"
     case identityAfter = "identity-after"

@@ -1,4 +1,5 @@
 import CLMDB
+import CrashPoints
 import Glibc
 
 /// One LMDB environment: a memory-mapped file `data.mdb` and its lock file, in a directory of its own.
@@ -57,8 +58,11 @@ package final class Environment: @unchecked Sendable {
         if code == MDB_SUCCESS { code = mdb_env_sync(created, 1) }
         mdb_env_close(created)
         unlink(new + "-lock")
-        if code == MDB_SUCCESS, rename(new, path + "/data.mdb") != 0 { return errno }
-        return code
+        guard code == MDB_SUCCESS else { return code }
+        CrashPoint.fileMade.reach()
+        guard rename(new, path + "/data.mdb") == 0 else { return errno }
+        CrashPoint.fileNamed.reach()
+        return MDB_SUCCESS
     }
 
     /// Lets the file reach as far as its last page in use. A sound file may lack the end, where pages are free and were
