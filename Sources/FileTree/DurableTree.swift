@@ -28,22 +28,38 @@ package final class DurableTree {
     /// Commands executed that no flush has taken up, and their bytes.
     private var commands = 0
     private var bytes = 0
+    /// Where a flush begins that nothing else made due before.
+    private var flushIndex: Index = 0
+    private let phase: Index
     /// When the first of them was executed, as far as `keepUp` was told.
     private var since: Nanoseconds?
 
     /// Opens, or creates, the state in the existing directory `path`.
     ///
-    /// - Parameter knownVersion: the highest cluster version whose commands are executed.
-    package convenience init(path: String, knownVersion: UInt16 = Applied.clusterVersionMax) throws(StateError) {
-        try self.init(StateEnvironment(path: path), knownVersion: knownVersion)
+    /// - Parameters:
+    ///   - knownVersion: the highest cluster version whose commands are executed.
+    ///   - member: whose tree it is. The members of a cluster execute the same commands, and begin to flush at different ones
+    ///     of them: else they would all burden their disks at once.
+    package convenience init(
+        path: String, knownVersion: UInt16 = Applied.clusterVersionMax, member: UInt64 = 0
+    ) throws(StateError) {
+        try self.init(StateEnvironment(path: path), knownVersion: knownVersion, member: member)
     }
 
     /// Begins with what was committed last.
-    package init(_ environment: StateEnvironment, knownVersion: UInt16) throws(StateError) {
+    package init(_ environment: StateEnvironment, knownVersion: UInt16, member: UInt64) throws(StateError) {
         self.environment = environment
         tree = try FileTree(store: OverlayStore(environment), knownVersion: knownVersion)
         durable = tree.applied
         flushing = (tree.applied, 0)
+        // By the golden section, which spreads any number of members.
+        phase = UInt64(0.618 * Double(Self.flushCommands)) &* member % UInt64(Self.flushCommands)
+        scheduleFlush()
+    }
+
+    private func scheduleFlush() {
+        let period = UInt64(Self.flushCommands)
+        flushIndex = applied.index + period - (applied.index + phase) % period
     }
 
     package var applied: Applied { tree.applied }
@@ -76,7 +92,7 @@ package final class DurableTree {
     package func keepUp(now: Nanoseconds) throws(StateError) -> Nanoseconds {
         if commands > 0, since == nil { since = now }
         let load = load
-        let isDue = load >= 1 || since.map { now - $0 >= Self.flushAgeMax } ?? false
+        let isDue = load >= 1 || applied.index >= flushIndex || since.map { now - $0 >= Self.flushAgeMax } ?? false
         try endFlush(waiting: load >= Self.fullness)
         if tree.store.isFlushing {
             let unpaid = load - max(paidLoad, 0.5)
@@ -93,6 +109,7 @@ package final class DurableTree {
         let load = load
         try tree.commit()
         flushing = (tree.applied, load)
+        scheduleFlush()
         (commands, bytes, since, paidLoad) = (0, 0, nil, 0)
     }
 

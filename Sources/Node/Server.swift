@@ -276,7 +276,8 @@ package final class Server {
         let loop = loop
         let promise = loop.makePromise(of: Result<StateReport, StateError>.self)
         let stateThread = StateThread(
-            path: path, log: directory.store, knownVersion: options.knownVersion, isStopped: isStopped,
+            path: path, log: directory.store, knownVersion: options.knownVersion, member: identity.memberID,
+            isStopped: isStopped,
             opened: { promise.succeed($0) },
             report: { report in loop.execute { this.value.0.replica?.reported(report) } },
             failed: { error in loop.execute { this.value.0.replica?.stateFailed(error) } })

@@ -95,19 +95,20 @@ final class StateThread: Sendable {
     /// Opens the state in `path` on the new thread.
     ///
     /// - Parameters:
+    ///   - member: the member's id.
     ///   - isStopped: execute nothing before another state takes the place of this one.
     ///   - opened: called once with what was applied before, before any report, or with why it can't be opened.
     ///   - failed: the state is damaged or its disk failed; nothing more is executed.
     init(
-        path: String, log: LogStore, knownVersion: UInt16, isStopped: Bool = false,
+        path: String, log: LogStore, knownVersion: UInt16, member: UInt64, isStopped: Bool = false,
         opened: @escaping @Sendable (Result<StateReport, StateError>) -> Void,
         report: @escaping @Sendable (StateReport) -> Void, failed: @escaping @Sendable (StateError) -> Void
     ) {
         thread = OwnedThread(name: "state") {
             do throws(StateError) {
                 let executor = Executor(
-                    tree: try DurableTree(path: path, knownVersion: knownVersion), log: log, knownVersion: knownVersion,
-                    isStopped: isStopped, report: report, failed: failed)
+                    tree: try DurableTree(path: path, knownVersion: knownVersion, member: member), log: log,
+                    knownVersion: knownVersion, member: member, isStopped: isStopped, report: report, failed: failed)
                 opened(.success(executor.report))
                 return (
                     handle: { executor.run($0) },
@@ -134,6 +135,7 @@ private final class Executor {
     private var tree: DurableTree
     private let log: LogStore
     private let knownVersion: UInt16
+    private let member: UInt64
     private var measuredAt: Nanoseconds = 0
     private var waits = StateWaits(now: Clock.now)
     private var isStopped: Bool
@@ -147,7 +149,7 @@ private final class Executor {
     private var answerBytes = 0
 
     init(
-        tree: DurableTree, log: LogStore, knownVersion: UInt16, isStopped: Bool,
+        tree: DurableTree, log: LogStore, knownVersion: UInt16, member: UInt64, isStopped: Bool,
         report send: @escaping (StateReport) -> Void, failed: @escaping (StateError) -> Void
     ) {
         self.send = send
@@ -155,6 +157,7 @@ private final class Executor {
         self.tree = tree
         self.log = log
         self.knownVersion = knownVersion
+        self.member = member
         self.isStopped = isStopped
         report = StateReport(
             applied: tree.applied, durableIndex: tree.durable.index, environment: tree.environment)
@@ -190,7 +193,7 @@ private final class Executor {
                 // What the old tree has not written yet goes with it: nothing of it counts any more.
                 isStopped = false
                 unlessStopped { () throws(StateError) in
-                    goOn(with: try DurableTree(path: path, knownVersion: knownVersion))
+                    goOn(with: try DurableTree(path: path, knownVersion: knownVersion, member: member))
                 }
             }
             waits.record(item.work.requests, waited: Clock.now - item.sent)
@@ -211,7 +214,9 @@ private final class Executor {
         do throws(StateError) { try work() } catch {
             isStopped = true
             // A command that was executed in part leaves no trace.
-            if error.isDamage, let committed = try? DurableTree(tree.environment, knownVersion: knownVersion) {
+            if error.isDamage,
+                let committed = try? DurableTree(tree.environment, knownVersion: knownVersion, member: member)
+            {
                 goOn(with: committed)
             }
             failed(error)
@@ -269,7 +274,7 @@ private final class Executor {
 
     /// Nothing is executed that is not durable in the log: the copy gets from there what it lacks.
     private func adopt(_ path: String) throws(StateError) {
-        let copy = try DurableTree(path: path, knownVersion: knownVersion)
+        let copy = try DurableTree(path: path, knownVersion: knownVersion, member: member)
         try copy.replay(through: tree.applied.index, from: log) { () throws(StateError) in
             _ = try copy.keepUp(now: Clock.now)
         }

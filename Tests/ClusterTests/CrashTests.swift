@@ -35,7 +35,8 @@ struct CrashTests {
     @Test(
         "a new cluster is founded although a member ends while it is",
         arguments: [
-            CrashPoint.fileMade, .fileNamed, .logMade, .identityBefore, .identityAfter, .foundBefore, .foundAfter, .stateMade,
+            CrashPoint.fileMade, .fileNamed, .logMade, .identityBefore, .identityAfter, .foundBefore, .foundAfter,
+            .stateMade,
             .stateOpened,
         ])
     func founding(point: CrashPoint) async throws {

@@ -116,6 +116,33 @@ struct OverlayStoreTests {
         }
     }
 
+    @Test("members of a cluster begin to flush at different commands, far from each other")
+    func flushesTakeTurns() throws {
+        let period = UInt64(DurableTree.flushCommands)
+        var begun: [Index] = []
+        for member: UInt64 in 1...5 {
+            try Self.withFolder { path in
+                let tree = try DurableTree(path: path, member: member)
+                var answer = ByteBuffer()
+                while tree.durable.index == 0 {
+                    try tree.apply(
+                        index: tree.applied.index + 1, term: 1, kind: .noOperation, payload: ByteBuffer(),
+                        answer: &answer)
+                    // No time passes: nothing is flushed for its age.
+                    _ = try tree.keepUp(now: 0)
+                }
+                begun.append(tree.durable.index)
+            }
+        }
+        #expect(begun.allSatisfy { $0 <= period })
+        for (position, index) in begun.enumerated() {
+            for other in begun[..<position] {
+                let distance = max(index, other) - min(index, other)
+                #expect(min(distance, period - distance) >= period / 9, "\(begun)")
+            }
+        }
+    }
+
     @Test("the digest goes by another hash for rows that fill a buffer, are being written, and are written")
     func digestByVersion() throws {
         try Self.withFolder { path in
