@@ -10,9 +10,10 @@ struct CompareBenchmark: ParsableCommand {
               NAME start DIR | NAME load --op put|get|list --clients N --connections N --size N --files N --seconds N | NAME stop DIR
             whose load prints one line of JSON with operations_per_second, latency_ms and errors. No load has a warm-up: each \
             system's first requests count. What is listed does not change meanwhile, so that Banyan answers with pages that it \
-            keeps. Of a million files, Banyan's are there before the clock runs, and others' are not. The resident memory is the one before that row: of Banyan what is its own, without LMDB's map; of others \
-            what their folder's program 'memory DIR' says, in kB. Where the folder has a program 'limit DIR BATCH', it runs \
-            three plain log writers in a new folder beside DIR, and prints a line of JSON with entries_per_second for each.
+            keeps. Of a million files, Banyan's are there before the clock runs, and others' are not. The resident memory is the \
+            one before that row: of Banyan what is its own, without LMDB's map; of others what their folder's program 'memory \
+            DIR' says, in kB. Where the folder has a program 'limit DIR BATCH', it runs three plain log writers in a new folder \
+            beside DIR, and prints a line of JSON with entries_per_second for each.
             """)
 
     @Option(help: "How many turns; medians are printed.") var turns = 5

@@ -6,7 +6,8 @@ import Raft
 /// Commands are executed in memory; a second thread makes them durable, many at a time. `keepUp` bounds what waits for
 /// it, in commands, in rows and in bytes.
 package final class DurableTree {
-    /// What is executed and not yet on its way to the disk goes there when it is so much, or so old.
+    /// What is executed and not yet on its way to the disk goes there when it is so much, or so old, or when it is the
+    /// member's turn.
     package static let flushCommands = 16_384
     /// One command may change many: reclaiming does.
     static let flushRows = 32_768
@@ -14,6 +15,8 @@ package final class DurableTree {
     static let flushAgeMax: Nanoseconds = 1_000_000_000
     /// While a flush is under way, commands are executed up to this many times those bounds.
     private static let fullness = 2.0
+    /// A flush of less is not worth its commit.
+    private static let turnLoadMin = 1.0 / 8
 
     package let environment: StateEnvironment
     private var tree: FileTree<OverlayStore>
@@ -28,7 +31,7 @@ package final class DurableTree {
     /// Commands executed that no flush has taken up, and their bytes.
     private var commands = 0
     private var bytes = 0
-    /// Where a flush begins that nothing else made due before.
+    /// The member's turn.
     private var flushIndex: Index = 0
     private let phase: Index
     /// When the first of them was executed, as far as `keepUp` was told.
@@ -52,7 +55,7 @@ package final class DurableTree {
         tree = try FileTree(store: OverlayStore(environment), knownVersion: knownVersion)
         durable = tree.applied
         flushing = (tree.applied, 0)
-        // By the golden section, which spreads any number of members.
+        // By the golden section, which spreads members whose ids stand in a row.
         phase = UInt64(0.618 * Double(Self.flushCommands)) &* member % UInt64(Self.flushCommands)
         scheduleFlush()
     }
@@ -78,7 +81,7 @@ package final class DurableTree {
         try tree.answer(query, into: &answer)
     }
 
-    /// How much of what may be executed before the next flush begins was: 1 when it is due.
+    /// How much of what may be executed before the next flush begins was: 1 when it is due at the latest.
     private var load: Double {
         max(
             Double(commands) / Double(Self.flushCommands), Double(tree.store.changedRows) / Double(Self.flushRows),
@@ -92,7 +95,8 @@ package final class DurableTree {
     package func keepUp(now: Nanoseconds) throws(StateError) -> Nanoseconds {
         if commands > 0, since == nil { since = now }
         let load = load
-        let isDue = load >= 1 || applied.index >= flushIndex || since.map { now - $0 >= Self.flushAgeMax } ?? false
+        let isTurn = applied.index >= flushIndex && load >= Self.turnLoadMin
+        let isDue = load >= 1 || isTurn || since.map { now - $0 >= Self.flushAgeMax } ?? false
         try endFlush(waiting: load >= Self.fullness)
         if tree.store.isFlushing {
             let unpaid = load - max(paidLoad, 0.5)

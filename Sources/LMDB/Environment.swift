@@ -23,7 +23,7 @@ package final class Environment: @unchecked Sendable {
         guard let created else { throw LMDBError(code: MDB_PANIC) }
         var code = mdb_env_set_maxdbs(created, UInt32(databases))
         if code == MDB_SUCCESS { code = mdb_env_set_mapsize(created, mapSize) }
-        if code == MDB_SUCCESS, access(path + "/data.mdb", F_OK) != 0 { code = Self.makeFile(in: path) }
+        if code == MDB_SUCCESS { code = Self.makeFileIfMissing(in: path) }
         if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOTLS), 0o644) }
         // A state that has come near its map's end gets a larger one, at the only time when nobody uses it.
         if code == MDB_SUCCESS, Self.usedBytes(created) > mapSize / 2 {
@@ -32,7 +32,8 @@ package final class Environment: @unchecked Sendable {
         // A process that died while it read leaves its slot in the lock file, which would pin old pages for ever.
         var staleReaders: Int32 = 0
         if code == MDB_SUCCESS { code = mdb_reader_check(created, &staleReaders) }
-        // LMDB syncs its files and not the directory that names them: a power cut could take a new file away as a whole.
+        // LMDB syncs its files and not the directory that names them: a power cut could take a new file away as a whole, with
+        // what is committed to it next.
         if code == MDB_SUCCESS { code = Self.syncDirectory(path) }
         if code == MDB_SUCCESS { code = Self.coverUsedPages(of: created, path) }
         guard code == MDB_SUCCESS else {
@@ -47,22 +48,31 @@ package final class Environment: @unchecked Sendable {
 
     /// Makes the file under another name first. LMDB does not sync the pages that a file begins with before its first commit:
     /// a power cut could leave some of their sectors, and what it left could never be opened again.
-    private static func makeFile(in path: String) -> Int32 {
-        let new = path + "/new.mdb"
+    private static func makeFileIfMissing(in path: String) -> Int32 {
+        let (file, new) = (path + "/data.mdb", path + "/new.mdb")
+        var status = stat()
+        // Whatever else keeps it from being seen: nothing may take its place.
+        guard lstat(file, &status) != 0 else { return MDB_SUCCESS }
+        guard errno == ENOENT else { return errno }
+        // Left by a process that did not come to the end of this.
+        unlink(new)
+        var code = makeFile(new)
+        unlink(new + "-lock")
+        CrashPoint.fileMade.reach()
+        if code == MDB_SUCCESS, rename(new, file) != 0 { code = errno }
+        CrashPoint.fileNamed.reach()
+        if code != MDB_SUCCESS { unlink(new) }
+        return code
+    }
+
+    private static func makeFile(_ path: String) -> Int32 {
         var created: OpaquePointer?
         var code = mdb_env_create(&created)
         guard let created else { return code }
-        // Left by a process that did not come to the end of this.
-        unlink(new)
-        if code == MDB_SUCCESS { code = mdb_env_open(created, new, UInt32(MDB_NOSUBDIR), 0o644) }
+        defer { mdb_env_close(created) }
+        if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOSUBDIR), 0o644) }
         if code == MDB_SUCCESS { code = mdb_env_sync(created, 1) }
-        mdb_env_close(created)
-        unlink(new + "-lock")
-        guard code == MDB_SUCCESS else { return code }
-        CrashPoint.fileMade.reach()
-        guard rename(new, path + "/data.mdb") == 0 else { return errno }
-        CrashPoint.fileNamed.reach()
-        return MDB_SUCCESS
+        return code
     }
 
     /// Lets the file reach as far as its last page in use. A sound file may lack the end, where pages are free and were

@@ -72,7 +72,7 @@ struct PowerCut: ParsableCommand {
         try cutRestores(workload.restore(), scratch, &generator)
     }
 
-    private static let endsCut = 20
+    private static let endsCut = 40
 
     /// A restore that the power cuts short can be repeated; one that was over is whole.
     private func cutRestores(
@@ -109,6 +109,10 @@ struct PowerCut: ParsableCommand {
                 throw ExitCode.failure
             }
             try FileManager.default.removeItem(atPath: target)
+        }
+        guard repeated > 0, repeated <= cuts.count else {
+            throw StartError(
+                "\(repeated) of \(cuts.count + 1) restores were repeated: the cuts missed what they were for")
         }
         print("\(cuts.count + 1) restores cut short or just done: \(repeated) repeated, the others whole")
     }

@@ -10,7 +10,8 @@ import Synchronization
 import WireProtocol
 
 /// A member's storage at work, without a network: it appends, truncates, compacts, executes, takes in snapshots, writes its
-/// state anew, repairs its log, and begins a new cluster, while the file layer below remembers in which order bytes went to the disk.
+/// state anew, repairs its log, and begins a new cluster, while the file layer below remembers in which order bytes went to
+/// the disk.
 final class Workload {
     /// At this many remembered operations, everything up to this index was acknowledged, and the vote of this term given.
     private(set) var acknowledged: [(position: Int, index: Index, term: Term)] = []
@@ -235,7 +236,7 @@ final class Workload {
         DataDirectory.removeStates(in: root) { $0 < number }
     }
 
-    /// The member starts again, and its log begins behind the state, as if an entry before were damaged. What the log has
+    /// The log is opened anew, and begins behind the state, as if an entry before were damaged. What the log has
     /// behind that stays.
     private func repairLog() throws {
         try commitEverything()
@@ -265,6 +266,8 @@ final class Workload {
 
     /// A new cluster begins with what the others have.
     func restore() throws -> Restoration {
+        // Nothing else may write meanwhile.
+        try commitEverything()
         try others.commit()
         let view = try StateView(others.environment)
         let spool = try Spool(of: view, in: scratch, reserve: 0)

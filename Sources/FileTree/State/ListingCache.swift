@@ -4,7 +4,7 @@ import NIOCore
 /// and checking of all rows that it was made of.
 ///
 /// Whatever changes an entry's row has its directory forgotten, by `setRow` and `deleteRow`. All rows of a page were sound
-/// when it was made; one that rots later is found by the scrub, or as soon as the directory changes.
+/// when it was made; one that rots later is found by the scrub, or when the directory is listed after a change.
 final class ListingCache {
     /// Of all pages together, in bytes of memory.
     static let bytesMax = 2 << 20
