@@ -156,7 +156,7 @@ final class LocalMembers {
         return try decoder.decode(Status.self, from: Data(try banyan(["status", "--json"]).utf8)).members
     }
 
-    func leader() throws -> [String: UInt64] {
+    func leaderStatistics() throws -> [String: UInt64] {
         guard let leader = try status().first(where: { $0.role == "leader" })?.statistics else {
             throw BenchmarkError("no member leads; see \(folder.path)")
         }
@@ -165,7 +165,7 @@ final class LocalMembers {
 
     /// Of the leader's log: its last index, and how often it was committed.
     func logged() throws -> (entries: Double, commits: Double) {
-        let leader = try leader()
+        let leader = try leaderStatistics()
         return (Double(leader["log_last_index"] ?? 0), Double(leader["log_commits"] ?? 0))
     }
 

@@ -40,7 +40,7 @@ struct StorageBenchmark: ParsableCommand {
             "--workload", "put", "--clients", "256", "--files", "\(files)", "--fill", "--duration", "25s", "--warmup",
             "5s",
         ])
-        let waited = Double(try members.leader()["state_wait_p999_us"] ?? 0) / 1000
+        let waited = Double(try members.leaderStatistics()["state_wait_p999_us"] ?? 0) / 1000
         say(
             "\(name.padding(toLength: 10, withPad: " ", startingAt: 0)) \(files) files at random: "
                 + "\(Int(figures.operationsPerSecond)) puts/s, p99 "

@@ -22,7 +22,7 @@ package final class DurableTree {
     private var tree: FileTree<OverlayStore>
     /// What is durable.
     package private(set) var durable: Applied
-    /// What will be when the flush is over, and the load that it took up.
+    /// What will be when the last flush that began is over, and the load that it took up.
     private var flushing: (applied: Applied, load: Double)
     /// How long the last flush took, or would have taken for a full load, in nanoseconds.
     private var timePerLoad = 0.0
@@ -31,8 +31,6 @@ package final class DurableTree {
     /// Commands executed that no flush has taken up, and their bytes.
     private var commands = 0
     private var bytes = 0
-    /// The member's turn.
-    private var flushIndex: Index = 0
     private let phase: Index
     /// When the first of them was executed, as far as `keepUp` was told.
     private var since: Nanoseconds?
@@ -57,13 +55,10 @@ package final class DurableTree {
         flushing = (tree.applied, 0)
         // By the golden section, which spreads members whose ids stand in a row.
         phase = UInt64(0.618 * Double(Self.flushCommands)) &* member % UInt64(Self.flushCommands)
-        scheduleFlush()
     }
 
-    private func scheduleFlush() {
-        let period = UInt64(Self.flushCommands)
-        flushIndex = applied.index + period - (applied.index + phase) % period
-    }
+    /// The number of the member's turn that the index belongs to: at each new one a flush is due.
+    private func turn(of index: Index) -> UInt64 { (index + phase) / UInt64(Self.flushCommands) }
 
     package var applied: Applied { tree.applied }
 
@@ -95,7 +90,7 @@ package final class DurableTree {
     package func keepUp(now: Nanoseconds) throws(StateError) -> Nanoseconds {
         if commands > 0, since == nil { since = now }
         let load = load
-        let isTurn = applied.index >= flushIndex && load >= Self.turnLoadMin
+        let isTurn = turn(of: applied.index) > turn(of: flushing.applied.index) && load >= Self.turnLoadMin
         let isDue = load >= 1 || isTurn || since.map { now - $0 >= Self.flushAgeMax } ?? false
         try endFlush(waiting: load >= Self.fullness)
         if tree.store.isFlushing {
@@ -113,7 +108,6 @@ package final class DurableTree {
         let load = load
         try tree.commit()
         flushing = (tree.applied, load)
-        scheduleFlush()
         (commands, bytes, since, paidLoad) = (0, 0, nil, 0)
     }
 

@@ -33,7 +33,8 @@ package final class DataDirectory {
         }
         try Self.makeDirectory(path + "/log")
         do { store = try LogStore(path: path + "/log") } catch {
-            if case .store(EACCES) = error { throw StartError("\(path)/log: can't be written: \(error)") }
+            // The system's codes are positive, and say what is wrong; LMDB's own are negative.
+            if case .store(1...) = error { throw StartError("\(path)/log: can't be opened: \(error)") }
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
         }
         // Without this, a power cut could take the log away.

@@ -190,7 +190,7 @@ extension Replica {
             .init("log_commits", logCommits),
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits),
-            .init("state_wait_p999_us", stateWait), .init("free_bytes", usage.freeBytes),
+            .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),
             .init("cluster_version", UInt64(applied.clusterVersion)), .init("process_id", UInt64(getpid())),
         ]

@@ -97,7 +97,6 @@ extension Replica {
         guard !isStopped else { return }
         for answer in report.answers { forward(answer) }
         if let measured = report.usage { measuredUsage(measured) }
-        if let waited = report.waited { stateWait = waited }
         continueDraining()
         scheduleTurn()
         // What a state was that another has taken the place of says nothing any more.

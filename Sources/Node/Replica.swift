@@ -45,8 +45,6 @@ final class Replica {
     /// Handed to the state thread.
     var dispatched: Index
     var lastReport: StateReport
-    /// What 999 of 1,000 requests waited for the state thread at most of late, in microseconds.
-    var stateWait: UInt64 = 0
 
     var space: DiskSpace
     var usage = DiskUsage()

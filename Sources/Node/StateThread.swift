@@ -28,8 +28,8 @@ struct StateReport: Sendable {
     var damage: StateError?
     /// When it was measured anew.
     var usage: DiskUsage?
-    /// What 999 of 1,000 requests waited for the state thread at most, in microseconds; when it was measured anew.
-    var waited: UInt64?
+    /// What 999 of 1,000 requests waited for the state thread at most of late, in microseconds.
+    var wait: UInt64 = 0
     /// Where snapshots are made from.
     var environment: StateEnvironment
     /// For each connection once.
@@ -233,7 +233,6 @@ private final class Executor {
         report.answers = []
         positions.removeAll(keepingCapacity: true)
         report.usage = nil
-        report.waited = nil
         report.damage = nil
         report.digests = []
         answerBytes = 0
@@ -247,7 +246,7 @@ private final class Executor {
         guard now - measuredAt >= Self.measureInterval else { return }
         measuredAt = now
         report.usage = DiskUsage(of: tree.environment, log)
-        report.waited = waits.percentile(now: now)
+        if let wait = waits.percentile(now: now) { report.wait = wait }
     }
 
     private func apply(_ record: ByteBuffer, _ index: Index, for waiter: Waiter?) throws(StateError) {

@@ -225,5 +225,7 @@ struct CrashTests {
         // A check that can't fail is worth nothing.
         let lying = try await cluster.run("banyan-powercut", arguments + ["--lying-disk"])
         #expect(lying.code == 1 && lying.output.contains("recovery after operation"), "\(lying.output)")
+        let restores = try await cluster.run("banyan-powercut", arguments + ["--lying-disk", "--restores"])
+        #expect(restores.code == 1 && restores.output.contains("restore cut at"), "\(restores.output)")
     }
 }

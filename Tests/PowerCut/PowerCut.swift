@@ -25,6 +25,8 @@ struct PowerCut: ParsableCommand {
 
     @Flag(help: "Nothing is durable when a file's sync says so: shows that the check can fail.") var lyingDisk = false
 
+    @Flag(help: "Cut restores from a snapshot file alone.") var restores = false
+
     @Flag(help: "Let the disk refuse writes or syncs from a random moment on, instead of cutting the power.")
     var fullDisk = false
 
@@ -41,6 +43,11 @@ struct PowerCut: ParsableCommand {
         try workload.run(operations: max(4000, recoveries * 12))
 
         var generator = SeededGenerator(seed: seed &+ 1)
+        if !restores { try cutMember(workload, scratch, &generator) }
+        try cutRestores(workload.restore(), scratch, &generator)
+    }
+
+    private func cutMember(_ workload: Workload, _ scratch: String, _ generator: inout SeededGenerator) throws {
         let count = powercut_count()
         guard let start = workload.acknowledged.first?.position else { throw StartError("nothing was acknowledged") }
         let cuts = (0..<recoveries).map { _ in Int.random(in: start..<count, using: &generator) }.sorted()
@@ -69,7 +76,6 @@ struct PowerCut: ParsableCommand {
             "\(recoveries) recoveries at \(Set(cuts).count) moments of \(count) disk operations: nothing lost; "
                 + "\(workload.acknowledged.last?.index ?? 0) entries acknowledged, \(workload.repairs) repairs, "
                 + "\(replayed / UInt64(max(1, recoveries))) entries replayed at a recovery in the mean")
-        try cutRestores(workload.restore(), scratch, &generator)
     }
 
     private static let endsCut = 40

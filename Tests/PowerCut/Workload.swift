@@ -268,10 +268,7 @@ final class Workload {
     func restore() throws -> Restoration {
         // Nothing else may write meanwhile.
         try commitEverything()
-        try others.commit()
-        let view = try StateView(others.environment)
-        let spool = try Spool(of: view, in: scratch, reserve: 0)
-        spool.fill(from: view)
+        let spool = try spoolOfOthers()
         var bytes = Data()
         var number: UInt32 = 0
         while let piece = try spool.piece(number) {
@@ -288,6 +285,14 @@ final class Workload {
             digest: others.applied.digest)
     }
 
+    private func spoolOfOthers() throws -> Spool {
+        try others.commit()
+        let view = try StateView(others.environment)
+        let spool = try Spool(of: view, in: scratch, reserve: 0)
+        spool.fill(from: view)
+        return spool
+    }
+
     /// The others send this member their state: they went on without it, or they have what its log has, which goes on behind.
     private func installSnapshot(keepingTail: Bool) throws {
         try commitEverything()
@@ -300,10 +305,7 @@ final class Workload {
             commit = try add(count).upperBound - 1
             try execute(on: others, through: commit) { digests[others.applied.index] = others.applied.digest }
         }
-        try others.commit()
-        let view = try StateView(others.environment)
-        let spool = try Spool(of: view, in: scratch, reserve: 0)
-        spool.fill(from: view)
+        let spool = try spoolOfOthers()
         stateNumber += 1
         let path = DataDirectory.statePath(in: root, stateNumber)
         try DataDirectory.makeDirectory(path)
