@@ -63,7 +63,7 @@ package struct Output: Sendable {
 
 /// What a peer's message showed to be wrong with the peer: its disk, its program, or who it is.
 package struct Offence: Equatable, Sendable {
-    package enum Kind: String, Sendable {
+    package enum Kind: String, CaseIterable, Sendable {
         /// It says that it leads the term in which this member leads.
         case secondLeader = "it claims to lead in this leader's own term"
         /// It would overwrite what is committed.
