@@ -45,7 +45,7 @@ public final class BanyanClient: Sendable {
 
     /// Writes a whole file, and makes the directories above it. Answers with its new revision.
     public func put(
-        _ path: String, _ content: [UInt8], mode: UInt16 = 0o644, modificationTime: Int64? = nil,
+        _ path: some PathBytes, _ content: [UInt8], mode: UInt16 = 0o644, modificationTime: Int64? = nil,
         if condition: WriteCondition = .always
     ) async throws -> UInt64 {
         let put = Put(
@@ -57,14 +57,14 @@ public final class BanyanClient: Sendable {
 
     /// Reads a whole file.
     public func get(
-        _ path: String, _ consistency: Consistency = .linearizable
+        _ path: some PathBytes, _ consistency: Consistency = .linearizable
     ) async throws -> (content: [UInt8], info: FileInfo) {
         var answer = try await read(.get(try Self.path(path)), consistency)
         guard let info = answer.readMetadata() else { throw Self.malformed }
         return (Array(answer.readableBytesView), FileInfo(info))
     }
 
-    public func stat(_ path: String, _ consistency: Consistency = .linearizable) async throws -> FileInfo {
+    public func stat(_ path: some PathBytes, _ consistency: Consistency = .linearizable) async throws -> FileInfo {
         var answer = try await read(.stat(try Self.path(path)), consistency)
         guard let info = answer.readMetadata() else { throw Self.malformed }
         return FileInfo(info)
@@ -72,29 +72,32 @@ public final class BanyanClient: Sendable {
 
     /// One page of a directory in the order of the names' bytes, from behind the name `after` on.
     public func list(
-        _ path: String, after: String = "", limit: Int = 1000, _ consistency: Consistency = .linearizable
+        _ path: some PathBytes, after: some PathBytes = "", limit: Int = 1000,
+        _ consistency: Consistency = .linearizable
     ) async throws -> (entries: [DirectoryEntry], hasMore: Bool) {
         var answer = try await read(
-            .list(try Self.path(path), after: Array(after.utf8), limit: UInt32(clamping: limit)), consistency)
+            .list(try Self.path(path), after: after.pathBytes, limit: UInt32(clamping: limit)), consistency)
         guard let (more, count) = answer.readMultipleIntegers(as: (UInt8, UInt32).self) else { throw Self.malformed }
         var entries: [DirectoryEntry] = []
         for _ in 0..<count {
-            guard let length = answer.readInteger(as: UInt8.self), let name = answer.readString(length: Int(length)),
+            guard let length = answer.readInteger(as: UInt8.self), let name = answer.readBytes(length: Int(length)),
                 let info = answer.readMetadata()
             else { throw Self.malformed }
-            entries.append(DirectoryEntry(name: name, info: FileInfo(info)))
+            entries.append(DirectoryEntry(nameBytes: name, info: FileInfo(info)))
         }
         return (entries, more != 0)
     }
 
-    public func makeDirectory(_ path: String, mode: UInt16 = 0o755, withParents: Bool = false) async throws -> UInt64 {
+    public func makeDirectory(
+        _ path: some PathBytes, mode: UInt16 = 0o755, withParents: Bool = false
+    ) async throws -> UInt64 {
         let command = MakeDirectory(path: try Self.path(path), mode: mode, makesParents: withParents)
         return try await write { command.write(to: &$0) }
     }
 
     /// Removes a file or a directory; `recursive` takes all below it along.
     public func remove(
-        _ path: String, recursive: Bool = false, if condition: WriteCondition = .always
+        _ path: some PathBytes, recursive: Bool = false, if condition: WriteCondition = .always
     ) async throws -> UInt64 {
         let command = Delete(path: try Self.path(path), isRecursive: recursive, condition: condition.encoded)
         return try await write { command.write(to: &$0) }
@@ -102,7 +105,7 @@ public final class BanyanClient: Sendable {
 
     /// Moves a file or a directory with all below it. A file takes the place of a file.
     public func move(
-        _ source: String, to destination: String, if condition: WriteCondition = .always
+        _ source: some PathBytes, to destination: some PathBytes, if condition: WriteCondition = .always
     ) async throws -> UInt64 {
         let command = Rename(
             source: try Self.path(source), destination: try Self.path(destination), condition: condition.encoded)
@@ -216,8 +219,8 @@ public final class BanyanClient: Sendable {
 
     private static let malformed = BanyanError.protocolViolation("an answer can't be read")
 
-    private static func path(_ text: String) throws -> TreePath {
-        do { return try TreePath(text) } catch { throw BanyanError(error, revision: 0) }
+    private static func path(_ path: some PathBytes) throws -> TreePath {
+        do { return try TreePath(bytes: path.pathBytes) } catch { throw BanyanError(error, revision: 0) }
     }
 }
 

@@ -15,9 +15,26 @@ public struct FileInfo: Equatable, Sendable {
 
 /// An entry of a directory.
 public struct DirectoryEntry: Equatable, Sendable {
-    /// UTF-8, 255 bytes at most.
-    public let name: String
+    /// UTF-8, 255 bytes at most. Names are these bytes: `String` takes canonically equivalent ones for the same.
+    public let nameBytes: [UInt8]
     public let info: FileInfo
+
+    /// The name as people read it; never for comparing.
+    public var name: String { String(decoding: nameBytes, as: UTF8.self) }
+}
+
+/// A path in the tree, or a name in it: its bytes, or a text that is meant by its UTF-8. `String` splits and compares by what
+/// people see, and so takes different names for one: who walks a tree keeps to bytes.
+public protocol PathBytes: Sendable {
+    var pathBytes: [UInt8] { get }
+}
+
+extension String: PathBytes {
+    public var pathBytes: [UInt8] { Array(utf8) }
+}
+
+extension [UInt8]: PathBytes {
+    public var pathBytes: [UInt8] { self }
 }
 
 /// What must hold for a write to happen.
