@@ -119,7 +119,9 @@ let package = Package(
             ], swiftSettings: strict),
         .executableTarget(
             name: "banyan",
-            dependencies: ["BanyanClient", "Mirror", "Node", "Snapshots", "Console", nioCore, arguments],
+            dependencies: [
+                "BanyanClient", "Mirror", "Node", "Snapshots", "Console", "WireProtocol", nioCore, arguments,
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "banyan-load",

@@ -90,12 +90,15 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
 
     private mutating func execute(_ payload: ByteBuffer, answer: inout ByteBuffer) throws(StateError) {
         var payload = payload
-        guard let header = CommandHeader(from: &payload), header.version <= applied.clusterVersion else {
+        guard let header = CommandHeader(from: &payload), header.version <= knownVersion else {
             throw .unknownFormat
         }
         applied.logTime = max(applied.logTime, header.logTime)
         let outcome: Outcome
-        if !header.isWellFormed {
+        if header.version > applied.clusterVersion {
+            // No leader proposes it before its version is in force.
+            outcome = .failed(.unsupported, revision: 0)
+        } else if !header.isWellFormed {
             outcome = .failed(.malformed, revision: 0)
         } else if header.sequence > 0 {
             outcome = try executeOnce(header, &payload)

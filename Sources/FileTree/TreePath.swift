@@ -44,6 +44,20 @@ package struct TreePath: Equatable, Sendable, CustomStringConvertible {
         self.init(bytes: bytes, nameStart: start)
     }
 
+    /// A path as people write it: as any, or with one slash behind it, which says that it is a directory's.
+    ///
+    /// - Returns: the path without that slash, and whether it was there. What stands at such a path must be a directory.
+    package static func written(
+        _ bytes: some Collection<UInt8>
+    ) throws(TreeError) -> (path: TreePath, isDirectory: Bool) {
+        var bytes = Array(bytes)
+        let isDirectory = bytes.count > 1 && bytes.last == slash
+        if isDirectory { bytes.removeLast() }
+        // What is left of `//` is the root.
+        if isDirectory, bytes == root.bytes { throw .invalidPath }
+        return (try TreePath(bytes: bytes), isDirectory || bytes == root.bytes)
+    }
+
     private static func checkName(_ name: Span<UInt8>) throws(TreeError) {
         let isDots = name.count <= 2 && name.indices.allSatisfy { name[$0] == dot }
         guard !name.isEmpty, !isDots else { throw .invalidPath }

@@ -79,7 +79,7 @@ package final class Server {
                     founders: options.clusterText, isJoining: options.isJoin)
                 try directory.store.save(identity)
             } else {
-                options.cluster = try ServerOptions.members(stored.founders)
+                options.cluster = ServerOptions.recordedMembers(stored.founders)
                 identity = stored
             }
         } else {

@@ -51,13 +51,40 @@ package struct ServerOptions: Sendable {
         self.logTailMax = logTailMax
     }
 
-    /// The members of a list in its written form.
-    static func members(_ text: String) throws -> [(id: UInt64, address: Address)] {
-        try text.split(separator: ",").map { part in
-            let sides = part.split(separator: "=", maxSplits: 1)
-            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(String(sides[1])) else {
-                throw StartError("the list of members can't be read: \(text)")
+    /// The members of a list in its written form, `ID=HOST:PORT,...`.
+    ///
+    /// - Throws: `StartError` with the piece that is wrong: what stands here is recorded, and given to clients.
+    package static func members(_ text: String) throws(StartError) -> [(id: UInt64, address: Address)] {
+        var members: [(id: UInt64, address: Address)] = []
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let sides = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard sides.count == 2 else { throw StartError("'\(part)' is not ID=HOST:PORT") }
+            guard let id = UInt64(sides[0]), id > 0, sides[0].utf8.allSatisfy({ $0 != UInt8(ascii: "+") }) else {
+                throw StartError("'\(part)': '\(sides[0])' is no member's id: it is a number from 1 on")
             }
+            let address: Address
+            do throws(Address.Fault) { address = try Address(parsing: sides[1]) } catch {
+                throw StartError("'\(part)': \(error)")
+            }
+            if address.isWildcard {
+                throw StartError(
+                    "'\(part)': \(address) stands for all of a machine's addresses; give one that the others and the "
+                        + "clients can connect to, and listen there with --listen \(address)")
+            }
+            if members.contains(where: { $0.id == id }) { throw StartError("'\(part)': two members have the id \(id)") }
+            if members.contains(where: { $0.address == address }) {
+                throw StartError("'\(part)': two members have the address \(address)")
+            }
+            members.append((id, address))
+        }
+        return members
+    }
+
+    /// A list that a directory holds; an older program may have kept addresses there that are none.
+    static func recordedMembers(_ text: String) -> [(id: UInt64, address: Address)] {
+        text.split(separator: ",").compactMap { part in
+            let sides = part.split(separator: "=", maxSplits: 1).map(String.init)
+            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(sides[1]) else { return nil }
             return (id, address)
         }
     }

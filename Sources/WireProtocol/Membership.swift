@@ -29,7 +29,8 @@ package struct MembershipRequest: Equatable, Sendable {
     package init?(from buffer: inout ByteBuffer) {
         guard let (kind, id) = buffer.readMultipleIntegers(as: (UInt8, UInt64).self), let kind = Kind(rawValue: kind),
             id > 0, let address = buffer.readText(),
-            address.isEmpty || Address(address) != nil
+            // What is recorded is given to clients and to the other members, which must be able to connect there.
+            address.isEmpty || Address(address)?.isWildcard == false
         else { return nil }
         self.init(kind, id: id, address: address)
     }

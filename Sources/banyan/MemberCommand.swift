@@ -1,6 +1,7 @@
 import ArgumentParser
 import BanyanClient
 import Console
+import WireProtocol
 
 struct MemberCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -32,8 +33,14 @@ struct MemberCommand: AsyncParsableCommand {
     }
 
     fileprivate static func check(_ address: String) throws {
-        guard NodeList(argument: address)?.addresses.count == 1 else {
-            throw ValidationError("'\(address)' is not HOST:PORT")
+        let parsed: Address
+        do throws(Address.Fault) { parsed = try Address(parsing: address) } catch {
+            throw ValidationError("'\(address)' is no address of a member: \(error)")
+        }
+        if parsed.isWildcard {
+            throw ValidationError(
+                "'\(address)' is no address of a member: it stands for all of a machine's; give one that the others and "
+                    + "the clients can connect to")
         }
     }
 

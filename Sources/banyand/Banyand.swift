@@ -34,7 +34,7 @@ struct Banyand: AsyncParsableCommand {
     @Option(help: "Which member of --cluster this is.")
     var id: UInt64?
 
-    @Option(help: "All members as ID=HOST:PORT,... Needed on the first start alone.")
+    @Option(help: "All members as ID=HOST:PORT,... Needed on the first start alone.", transform: Cluster.parse)
     var cluster: Cluster = Cluster(members: [])
 
     @Flag(help: "This is the first start of a new cluster's members.")
@@ -48,7 +48,8 @@ struct Banyand: AsyncParsableCommand {
     @Option(help: "First make the empty directory that of a new cluster, from a file of 'banyan snapshot save'.")
     var restore: String?
 
-    @Option(help: "Where to listen, as HOST:PORT, if not at this member's address in --cluster.")
+    @Option(
+        help: "Where to listen, as HOST:PORT, if not at this member's address in --cluster.", transform: Address.parse)
     var listen: Address?
 
     @Option(
@@ -103,11 +104,17 @@ struct Banyand: AsyncParsableCommand {
         if let id, !cluster.members.isEmpty, !cluster.members.contains(where: { $0.id == id }) {
             throw ValidationError("--id \(id) is not one of the ids of --cluster")
         }
-        if restore != nil, join || bootstrap || !cluster.members.isEmpty {
+        if restore != nil, join || bootstrap || cluster.members.count > 1 {
             throw ValidationError(
-                "--restore makes a cluster of one, without --cluster, --bootstrap and --join; others come with 'banyan member add'"
-            )
+                "--restore makes a cluster of one, without --bootstrap, --join and others in --cluster; those come with "
+                    + "'banyan member add'")
         }
+        if cluster.members.isEmpty, let listen, listen.isWildcard, bootstrap || restore != nil {
+            throw ValidationError(
+                "--listen \(listen) is no address that clients can connect to; say theirs too: --id 1 --cluster "
+                    + "1=HOST:\(listen.port)")
+        }
+        if let id, id == 0 { throw ValidationError("a member's id is at least 1") }
         if join, bootstrap { throw ValidationError("--join and --bootstrap exclude each other") }
         guard (1...ServerOptions.newestVersion).contains(clusterVersion) else {
             throw ValidationError("--cluster-version must be from 1 to \(ServerOptions.newestVersion)")
@@ -143,7 +150,7 @@ struct Banyand: AsyncParsableCommand {
         options.scrubRate = Int(scrubRate.bytes)
         options.scrubInterval = UInt64(scrubInterval) * 1_000_000_000
         if let restore {
-            let address = listen ?? ServerOptions.defaultAddress
+            let address = cluster.members.first?.address ?? listen ?? ServerOptions.defaultAddress
             do {
                 let contents = try Restore.restore(restore, to: data, id: id ?? 1, address: address)
                 logger.notice(
@@ -235,27 +242,22 @@ final class ServerService: Service {
 }
 
 /// `1=host:port,2=host:port`
-struct Cluster: ExpressibleByArgument {
+struct Cluster: CustomStringConvertible {
     var members: [(id: UInt64, address: Address)]
 
-    init(members: [(id: UInt64, address: Address)]) { self.members = members }
-
-    init?(argument: String) {
-        members = []
-        for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-            let sides = part.split(separator: "=", maxSplits: 1)
-            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(String(sides[1])),
-                !members.contains(where: { $0.id == id || $0.address.description == address.description })
-            else { return nil }
-            members.append((id, address))
+    static func parse(_ argument: String) throws -> Cluster {
+        do { return Cluster(members: try ServerOptions.members(argument)) } catch {
+            throw ValidationError("\(error)")
         }
     }
 
-    var defaultValueDescription: String { "this member alone, on 127.0.0.1:7400" }
+    var description: String { "this member alone, on 127.0.0.1:7400" }
 }
 
-extension Address: ExpressibleByArgument {
-    public init?(argument: String) { self.init(argument) }
+extension Address {
+    static func parse(_ argument: String) throws -> Address {
+        do { return try Address(parsing: argument) } catch { throw ValidationError("'\(argument)': \(error)") }
+    }
 }
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}

@@ -65,6 +65,13 @@ struct BadInputTests {
             ("banyand", ["--data", cluster.directory(1), "--id", "1", "--cluster", "1=a:1,2=a:1", "--bootstrap"], 2),
             ("banyand", ["--data", cluster.directory(1), "--admin", "127.0.0.1:1"], 2),
             ("banyand", ["--data", cluster.directory(1), "--cluster", "1=nowhere"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--id", "1", "--cluster", "1=127.0.0.1:0", "--bootstrap"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--id", "0", "--cluster", "0=127.0.0.1:1", "--bootstrap"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--id", "1", "--cluster", "1=0.0.0.0:1", "--bootstrap"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--listen", "127.0.0.1:0"], 2),
+            ("banyand", ["--data", cluster.directory(1), "--listen", "0.0.0.0:1", "--bootstrap"], 2),
+            ("banyan", ["member", "add", "2", "0.0.0.0:1"], 2), ("banyan", ["member", "add", "2", "127.0.0.1:+1"], 2),
+            ("banyan", ["member", "add", "2", "127.0.0.1:0"], 2),
             ("banyand", ["--no-such-option"], 2), ("banyan-load", ["--no-such-option"], 2),
             ("banyan-load", ["--clients", "0"], 2), ("banyan", ["--nodes", "1=127.0.0.1:1", "ls"], 2),
         ]

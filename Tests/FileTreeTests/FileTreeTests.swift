@@ -173,8 +173,6 @@ struct SessionTests {
 
     @Test("a cluster version is never taken back, and a program that does not know it stops")
     func versions() throws {
-        let tree = try Tree()
-        #expect(throws: StateError.unknownFormat) { try tree.openSession() }
         let next = try Tree()
         _ = try next.apply { RaiseVersion(to: 2).write(to: &$0) }
         _ = try next.apply { RaiseVersion(to: 1).write(to: &$0) }
@@ -409,6 +407,49 @@ struct FileTreeTests {
         #expect(throws: TreeError.invalidPath) { try TreePath(bytes: [0x2F, 0xFF]) }
     }
 
+    @Test("a path may be written with one slash behind it, which says that it is a directory's")
+    func writtenPaths() throws {
+        for (text, path, isDirectory) in [
+            ("/a", "/a", false), ("/a/b/", "/a/b", true), ("/a/", "/a", true), ("/", "/", true),
+        ] {
+            let written = try TreePath.written(Array(text.utf8))
+            #expect(written.path.description == path && written.isDirectory == isDirectory, "\(text)")
+        }
+        for text in ["", "//", "/a//", "a/", "/./", "/../", "/a/.", "///"] {
+            #expect(throws: TreeError.invalidPath, "\(text)") { try TreePath.written(Array(text.utf8)) }
+        }
+    }
+
+    @Test("what a program can't execute is known before it is met")
+    func executable() throws {
+        func isExecutable(_ known: UInt16 = Applied.clusterVersionMax, _ write: (inout ByteBuffer) -> Void) -> Bool {
+            var buffer = ByteBuffer(string: "head")
+            write(&buffer)
+            return CommandHeader.isExecutable(buffer, at: 4, count: buffer.readableBytes - 4, knownVersion: known)
+        }
+        let put = Put(path: try TreePath("/a"), content: ByteBuffer(string: "x"))
+        #expect(isExecutable { put.write(to: &$0) })
+        // Its fields are wrong: all members answer that alike.
+        #expect(isExecutable { CommandHeader(.put).write(to: &$0) })
+        #expect(!isExecutable { $0.writeBytes([UInt8](repeating: 0, count: CommandHeader.byteCount)) })
+        #expect(!isExecutable { $0.writeInteger(UInt16(1)) })
+        for operation in [UInt8(0), 9, 255] {
+            #expect(
+                !isExecutable {
+                    CommandHeader(.put).write(to: &$0)
+                    $0.setInteger(operation, at: 6)
+                })
+        }
+        #expect(!isExecutable(1) { OpenSession.write(to: &$0) })
+        #expect(isExecutable(3) { RaiseVersion(to: 3).write(to: &$0) })
+        #expect(!isExecutable(3) { RaiseVersion(to: 4).write(to: &$0) })
+        #expect(
+            !isExecutable {
+                CommandHeader(.put).write(to: &$0)
+                $0.writeBytes([UInt8](repeating: 0, count: FileTreeLimits.commandBytesMax))
+            })
+    }
+
     @Test("a command that can't be read is refused alike by everyone, an unknown version stops the member")
     func malformedCommands() throws {
         let tree = try Tree()
@@ -416,6 +457,8 @@ struct FileTreeTests {
         #expect(answer == .failed(.malformed, revision: 0))
         var header = CommandHeader(.put)
         header.version = 2
+        #expect(try tree.apply { header.write(to: &$0) } == .failed(.unsupported, revision: 0))
+        header.version = Applied.clusterVersionMax + 1
         #expect(throws: StateError.unknownFormat) { _ = try tree.apply { header.write(to: &$0) } }
     }
 

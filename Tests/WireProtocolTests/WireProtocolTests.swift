@@ -9,6 +9,37 @@ private func required<Value>(_ value: Value?) throws -> Value { try #require(val
 
 @Suite("The protocol")
 struct WireProtocolTests {
+    @Test("an address is a host and a decimal port, and what is wrong with another text is named")
+    func addresses() {
+        for text in ["127.0.0.1:7400", "a-b_c.example:1", "[::1]:65535", "[fe80::1%eth0]:7400", "localhost:07400"] {
+            #expect(Address(text) != nil, "\(text)")
+        }
+        #expect(Address("[::1]:7400")?.description == "[::1]:7400")
+        let wrong: [(String, Address.Fault)] = [
+            ("", .noPort), ("host", .noPort), ("host:", .noPort), ("[::1]", .noPort), (":7400", .noHost),
+            ("h:0", .port("0")), ("h:65536", .port("65536")), ("h:+7400", .port("+7400")), ("h:-1", .port("-1")),
+            ("h: 7400", .port(" 7400")), ("h:7400 ", .port("7400 ")), ("h:٧", .port("٧")),
+            ("h:000007400", .port("000007400")),
+            (" h:1", .host(" h")), ("::1:7400", .host("::1")), ("http://h:7400", .host("http://h")),
+            ("1=h:7400", .host("1=h")), ("[]:1", .host("[]")), ("[h]:1", .host("[h]")), ("[::1]x:1", .host("[::1]x")),
+            ("é:1", .host("é")), ("h\n:1", .host("h\n")),
+        ]
+        for (text, fault) in wrong { #expect(throws: fault, "\(text)") { try Address(parsing: text) } }
+    }
+
+    @Test("an address that stands for all of a machine's is none to connect to")
+    func wildcards() {
+        for host in ["0.0.0.0", "0", "0.0", "0x0", "[::]", "[0:0::0]", "[::0.0.0.0]", "[::ffff:0.0.0.0]", "[::%lo]"] {
+            #expect(Address("\(host):1")?.isWildcard == true, "\(host)")
+            var request = ByteBuffer()
+            MembershipRequest(.add, id: 2, address: "\(host):1").write(to: &request)
+            #expect(MembershipRequest.readAll(from: request) == nil, "\(host)")
+        }
+        for host in ["127.0.0.1", "[::1]", "a", "0.0.0.1", "00a", "[::ffff:1.0.0.0]"] {
+            #expect(Address("\(host):1")?.isWildcard == false, "\(host)")
+        }
+    }
+
     @Test("a frame's length is checked before anything is waited for")
     func lengths() throws {
         var long = ByteBuffer(bytes: [0xFF, 0xFF, 0xFF, 0xFF])

@@ -100,6 +100,25 @@ package struct CommandHeader: Equatable, Sendable {
         return header.isWellFormed ? nil : .malformed
     }
 
+    /// Whether a program that knows the cluster versions up to `knownVersion` executes the command that stands from `offset`
+    /// on, `count` bytes long. What else may be wrong with it is an answer, which all members give alike; a member that met
+    /// one that is not executable would have to stop, so it is refused where it comes in.
+    @inline(__always)
+    package static func isExecutable(
+        _ buffer: ByteBuffer, at offset: Int, count: Int, knownVersion: UInt16 = Applied.clusterVersionMax
+    ) -> Bool {
+        guard (byteCount...FileTreeLimits.commandBytesMax).contains(count), offset + count <= buffer.writerIndex,
+            let version = buffer.getInteger(at: offset, as: UInt16.self), (1...knownVersion).contains(version),
+            let code = buffer.getInteger(at: offset + 2, as: UInt8.self), let operation = Operation(rawValue: code)
+        else { return false }
+        guard operation == .raiseVersion else { return true }
+        // A version that this program does not know must not come into force here.
+        guard let raised = buffer.getInteger(at: offset + byteCount, as: UInt16.self), count >= byteCount + 2 else {
+            return true
+        }
+        return raised <= knownVersion
+    }
+
     /// Whether the command in `buffer` asks for room that stays taken: those that do not are executed when it is scarce.
     package static func needsSpace(_ buffer: ByteBuffer) -> Bool {
         switch buffer.getInteger(at: buffer.readerIndex + 2, as: UInt8.self).flatMap(Operation.init(rawValue:)) {
