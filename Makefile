@@ -7,7 +7,7 @@ SWIFT ?= swift
 # rest, at run time, cost puts a tenth and gets a sixth of their rate, and stay in what the tests run.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help run build test bench growth instructions chaos failover powercut lint format clean packages python
+.PHONY: help run build test bench growth instructions chaos disks failover powercut lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -31,6 +31,12 @@ CHAOS_SECONDS ?= 300
 chaos: packages ## Do the worst to five real members, for CHAOS_SECONDS, and check what their clients saw.
 	$(SWIFT) build $(TESTING) --build-tests
 	BANYAN_CHAOS_SECONDS=$(CHAOS_SECONDS) $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests/chaos
+
+DISK_SECONDS ?= 300
+
+disks: packages ## Run members on disks that are slow for DISK_SECONDS, stand still, and fill up.
+	$(SWIFT) build $(TESTING) --build-tests
+	BANYAN_DISK_SECONDS=$(DISK_SECONDS) $(SWIFT) test $(TESTING) --skip-build --filter 'DiskTests'
 
 failover: packages ## Kill the leader 50 times, and print how long it takes until a write is acknowledged again.
 	$(SWIFT) build $(TESTING) --build-tests

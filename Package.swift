@@ -38,6 +38,8 @@ let package = Package(
         .executable(name: "banyan", targets: ["banyan"]),
         .executable(name: "banyan-load", targets: ["banyan-load"]),
         .executable(name: "banyan-sim", targets: ["banyan-sim"]),
+        // For the tests: the loader puts it under a member.
+        .library(name: "banyan-bad-disk", type: .dynamic, targets: ["CBadDisk"]),
     ],
     dependencies: [
         // Event loops, sockets and ByteBuffer, the one form in which bytes travel through the server.
@@ -141,6 +143,9 @@ let package = Package(
             dependencies: [
                 "CPowerCut", "Node", "RaftLog", "Snapshots", "FileTree", "WireProtocol", "Raft", nioCore, arguments,
             ], path: "Tests/PowerCut", swiftSettings: strict),
+
+        // The bad disk: a library that stands between the unchanged programs and the C library.
+        .target(name: "CBadDisk", path: "Tests/CBadDisk", linkerSettings: [.linkedLibrary("dl")]),
 
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),

@@ -30,16 +30,21 @@ final class TestCluster {
 
     /// Starts a new cluster and waits until it has a leader.
     static func start(
-        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false
+        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false, hasBadDisks: Bool = false
     ) async throws -> TestCluster {
-        let cluster = try TestCluster(members: members, spare: spare, options: options, isProxied: isProxied)
+        let cluster = try TestCluster(
+            members: members, spare: spare, options: options, isProxied: isProxied, hasBadDisks: hasBadDisks)
         for id in 1...members { try cluster.start(id, isNew: true) }
         _ = try await cluster.leader()
         return cluster
     }
 
-    /// - Parameter spare: members more that can join later.
-    init(members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false) throws {
+    /// - Parameters:
+    ///   - spare: members more that can join later.
+    ///   - hasBadDisks: each member's disk does what `disks` says.
+    init(
+        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false, hasBadDisks: Bool = false
+    ) throws {
         self.options = options
         founders = members
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-test-\(UUID().uuidString)")
@@ -54,6 +59,20 @@ final class TestCluster {
         proxies =
             isProxied
             ? try (0..<count).map { try LinkProxy(of: $0 + 1, on: free[$0], to: listen[$0], rules) } : []
+        guard hasBadDisks else { return }
+        for id in 1...count {
+            disks[id] = try BadDisk(
+                for: folder.appendingPathComponent("\(id)").path,
+                control: folder.appendingPathComponent("\(id).disk").path)
+        }
+    }
+
+    /// The members' disks, where a test plays them.
+    private var disks: [Int: BadDisk] = [:]
+
+    func disk(_ id: Int) throws -> BadDisk {
+        guard let disk = disks[id] else { throw Failure(description: "member \(id) has no bad disk") }
+        return disk
     }
 
     /// What happens to the links between members.
@@ -100,13 +119,15 @@ final class TestCluster {
 
     @discardableResult
     func start(
-        _ id: Int, isNew: Bool = false, options own: [String] = [], crashingAt point: String? = nil
+        _ id: Int, isNew: Bool = false, options own: [String] = [], crashingAt point: String? = nil,
+        errors: FileHandle? = nil
     ) throws -> Process {
         var arguments = ["--data", directory(id)] + options + own
         if isNew { arguments += ["--id", "\(id)", "--cluster", list, "--bootstrap"] }
         if listenPorts != ports { arguments += ["--listen", "127.0.0.1:\(listenPorts[id - 1])"] }
-        let crash = point.map { [CrashPoint.variable: $0] } ?? [:]
-        let process = try launch("banyand", arguments, log: "\(id).log", environment: crash)
+        var environment = try disks[id]?.environment() ?? [:]
+        if let point { environment[CrashPoint.variable] = point }
+        let process = try launch("banyand", arguments, log: "\(id).log", errors: errors, environment: environment)
         processes[id] = process
         return process
     }
@@ -128,12 +149,14 @@ final class TestCluster {
 
     func isRunning(_ id: Int) -> Bool { processes[id]?.isRunning ?? false }
 
-    func processID(_ id: Int) throws -> Int32 {
+    func process(_ id: Int) throws -> Process {
         guard let process = processes[id], process.isRunning else {
             throw Failure(description: "member \(id) does not run")
         }
-        return process.processIdentifier
+        return process
     }
+
+    func processID(_ id: Int) throws -> Int32 { try process(id).processIdentifier }
 
     func signal(_ id: Int, _ number: Int32) throws {
         guard let process = processes[id] else { throw Failure(description: "member \(id) does not run") }
@@ -244,7 +267,8 @@ final class TestCluster {
     }
 
     private func launch(
-        _ name: String, _ arguments: [String], log: String, environment: [String: String] = [:]
+        _ name: String, _ arguments: [String], log: String, errors: FileHandle? = nil,
+        environment: [String: String] = [:]
     ) throws -> Process {
         let path = folder.appendingPathComponent(log).path
         guard FileManager.default.createFile(atPath: path, contents: nil) else {
@@ -255,7 +279,9 @@ final class TestCluster {
         process.arguments = arguments
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardInput = FileHandle.nullDevice
-        process.standardError = FileHandle(forWritingAtPath: path)
+        // What it prints is not the test's.
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = errors ?? FileHandle(forWritingAtPath: path)
         try process.run()
         return process
     }
