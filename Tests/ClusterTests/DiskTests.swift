@@ -38,24 +38,25 @@ struct DiskTests {
     @Test("disks that take 300 ms a sync, and one that stands still for 900 ms, change no leader")
     func slowDisks() async throws {
         let cluster = try await TestCluster.start(members: 3, hasBadDisks: true)
-        let client = cluster.client()
-        _ = try await client.put("/before", [1])
-        let before = Witness.Standing(try await client.status())
-        for id in 1...3 { try cluster.disk(id).slow(by: 300) }
-        let end = ContinuousClock.now + .seconds(Self.seconds)
-        while ContinuousClock.now < end { _ = try await client.put("/slow", [2]) }
-        for id in 1...3 { #expect(try cluster.disk(id).syncs > 3) }
-        for id in 1...3 { try cluster.disk(id).slow(by: 0) }
-        #expect(Witness.Standing(try await client.status()) == before)
-        let leader = try await cluster.leader()
-        // Its next write begins within the stall, and is as late as that.
-        try cluster.disk(leader).stall()
-        async let put = client.put("/stalled", [3])
-        #expect(await cluster.condition { try cluster.disk(leader).waiting > 0 })
-        try await Task.sleep(for: .milliseconds(900))
-        try cluster.disk(leader).goOn()
-        _ = try await put
-        #expect(Witness.Standing(try await client.status()) == before)
-        await client.close()
+        let witness = try await Witness(of: cluster)
+        try await witness.expectNoEffect(of: "slow disks") {
+            for id in 1...3 { try cluster.disk(id).slow(by: 300) }
+            let end = ContinuousClock.now + .seconds(Self.seconds)
+            while ContinuousClock.now < end { _ = try await witness.client.put("/slow", [2]) }
+            for id in 1...3 { #expect(try cluster.disk(id).syncs > 3) }
+            for id in 1...3 { try cluster.disk(id).slow(by: 0) }
+        }
+        try await witness.expectNoEffect(of: "a disk that stands still for a moment") {
+            let disk = try cluster.disk(try await cluster.leader())
+            // Its next write begins within the stall, and is as late as that.
+            disk.stall()
+            let client = witness.client
+            async let put = client.put("/stalled", [3])
+            #expect(await cluster.condition { disk.waiting > 0 })
+            try await Task.sleep(for: .milliseconds(900))
+            disk.goOn()
+            _ = try await put
+        }
+        await witness.client.close()
     }
 }

@@ -17,17 +17,25 @@ struct Forger {
 
     /// Asks the members that run.
     init(_ cluster: TestCluster) throws {
+        let running = cluster.ports.enumerated().filter { cluster.isRunning($0.offset + 1) }
+        try self.init(ports: running.map(\.element))
+    }
+
+    /// - Parameter areAll: whether each must answer; else who does not is unknown to the forger.
+    init(ports: [Int], areAll: Bool = true) throws {
         var clusterID: UInt64 = 0
         var members: [Target] = []
-        for (position, port) in cluster.ports.enumerated() where cluster.isRunning(position + 1) {
-            let connection = try RawConnection(to: port)
-            connection.say(Self.clientHello)
-            guard let frame = try connection.frame() else {
-                throw TestCluster.Failure(description: "the member on \(port) greets nobody")
-            }
-            let welcome = try Welcome(frame)
-            clusterID = max(clusterID, welcome.clusterID)
-            members.append(Target(id: welcome.memberID, peer: PeerID(welcome.incarnation), port: port))
+        for port in ports {
+            do {
+                let connection = try RawConnection(to: port)
+                connection.say(Self.clientHello)
+                guard let frame = try connection.frame() else {
+                    throw TestCluster.Failure(description: "the member on \(port) greets nobody")
+                }
+                let welcome = try Welcome(frame)
+                clusterID = max(clusterID, welcome.clusterID)
+                members.append(Target(id: welcome.memberID, peer: PeerID(welcome.incarnation), port: port))
+            } catch { if areAll { throw error } }
         }
         self.clusterID = clusterID
         self.members = members

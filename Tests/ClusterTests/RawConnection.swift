@@ -28,6 +28,15 @@ final class RawConnection {
 
     deinit { close(descriptor) }
 
+    /// Lets this process have as many as the system allows it.
+    static func raiseLimit() {
+        var limit = rlimit()
+        let files = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        getrlimit(files, &limit)
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(files, &limit)
+    }
+
     private func limitCalls() {
         var limit = timeval(tv_sec: 5, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
