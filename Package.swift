@@ -99,7 +99,7 @@ let package = Package(
                 nioCore,
                 nioPosix, logging, collections, histogram,
             ], swiftSettings: strict),
-        .target(name: "Mirror", dependencies: ["BanyanClient"], swiftSettings: strict),
+        .target(name: "Mirror", dependencies: ["BanyanClient", "FileTree"], swiftSettings: strict),
         .target(
             name: "LoadGenerator",
             dependencies: [
@@ -112,7 +112,7 @@ let package = Package(
         .target(
             name: "Simulator", dependencies: ["FileTree", "Raft", "Histories", nioCore, crypto, heap],
             swiftSettings: strict),
-        .target(name: "Console", dependencies: ["WireProtocol", arguments], swiftSettings: strict),
+        .target(name: "Console", dependencies: ["FileTree", "WireProtocol", arguments], swiftSettings: strict),
         .executableTarget(
             name: "banyand",
             dependencies: [
@@ -122,7 +122,8 @@ let package = Package(
         .executableTarget(
             name: "banyan",
             dependencies: [
-                "BanyanClient", "Mirror", "Node", "Snapshots", "Console", "WireProtocol", nioCore, arguments,
+                "BanyanClient", "Mirror", "Node", "Snapshots", "Console", "FileTree", "WireProtocol", nioCore,
+                arguments,
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -164,6 +165,7 @@ let package = Package(
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
         .testTarget(name: "HistoriesTests", dependencies: ["Histories"], swiftSettings: strict),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", nioCore], swiftSettings: strict),
+        .testTarget(name: "ConsoleTests", dependencies: ["Console", "FileTree"], swiftSettings: strict),
         .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",

@@ -71,20 +71,27 @@ public final class BanyanClient: Sendable {
     }
 
     /// One page of a directory in the order of the names' bytes, from behind the name `after` on.
+    ///
+    /// A name that no entry may bear, or that is out of order, is no answer: whoever walks a tree by its names, or makes
+    /// files of them, would be led astray.
     public func list(
         _ path: some PathBytes, after: some PathBytes = "", limit: Int = 1000,
         _ consistency: Consistency = .linearizable
     ) async throws -> (entries: [DirectoryEntry], hasMore: Bool) {
+        var last = after.pathBytes
+        guard last.count <= TreePath.nameBytesMax else { throw BanyanError.nameTooLong }
         var answer = try await read(
-            .list(try Self.path(path), after: after.pathBytes, limit: UInt32(clamping: limit)), consistency)
+            .list(try Self.path(path), after: last, limit: UInt32(clamping: limit)), consistency)
         guard let (more, count) = answer.readMultipleIntegers(as: (UInt8, UInt32).self) else { throw Self.malformed }
         var entries: [DirectoryEntry] = []
         for _ in 0..<count {
             guard let length = answer.readInteger(as: UInt8.self), let name = answer.readBytes(length: Int(length)),
-                let info = answer.readMetadata()
+                let info = answer.readMetadata(), TreePath.isName(name), last.lexicographicallyPrecedes(name)
             else { throw Self.malformed }
             entries.append(DirectoryEntry(nameBytes: name, info: FileInfo(info)))
+            last = name
         }
+        guard more == 0 || !entries.isEmpty else { throw Self.malformed }
         return (entries, more != 0)
     }
 
@@ -266,7 +273,7 @@ extension FileInfo {
 }
 
 extension BanyanError {
-    init(_ error: TreeError, revision: UInt64) {
+    package init(_ error: TreeError, revision: UInt64 = 0) {
         self =
             switch error {
             case .malformed: .protocolViolation("the cluster can't read the request")

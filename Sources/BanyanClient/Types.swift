@@ -1,3 +1,5 @@
+import FileTree
+
 /// What the tree says of an entry.
 public struct FileInfo: Equatable, Sendable {
     public enum Kind: String, Sendable { case file, directory }
@@ -11,6 +13,14 @@ public struct FileInfo: Equatable, Sendable {
     public let modificationTime: Int64
     /// The number of the command that last changed the entry: one number orders everything in the tree.
     public let revision: UInt64
+
+    package init(kind: Kind, size: UInt64, mode: UInt16, modificationTime: Int64, revision: UInt64) {
+        self.kind = kind
+        self.size = size
+        self.mode = mode
+        self.modificationTime = modificationTime
+        self.revision = revision
+    }
 }
 
 /// An entry of a directory.
@@ -18,6 +28,11 @@ public struct DirectoryEntry: Equatable, Sendable {
     /// UTF-8, 255 bytes at most. Names are these bytes: `String` takes canonically equivalent ones for the same.
     public let nameBytes: [UInt8]
     public let info: FileInfo
+
+    package init(nameBytes: [UInt8], info: FileInfo) {
+        self.nameBytes = nameBytes
+        self.info = info
+    }
 
     /// The name as people read it; never for comparing.
     public var name: String { String(decoding: nameBytes, as: UTF8.self) }
@@ -31,6 +46,10 @@ public protocol PathBytes: Sendable {
 
 extension String: PathBytes {
     public var pathBytes: [UInt8] { Array(utf8) }
+}
+
+extension TreePath: PathBytes {
+    package var pathBytes: [UInt8] { bytes }
 }
 
 extension [UInt8]: PathBytes {

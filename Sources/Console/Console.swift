@@ -20,14 +20,22 @@ package enum Console {
     /// The exit code of wrong usage.
     package static let wrongUsage: Int32 = 2
 
+    /// The arguments of this process, the program's own name left out: those that are no UTF-8 as `ByteText` writes them.
+    package static var arguments: [String] {
+        (1..<max(1, Int(CommandLine.argc))).compactMap { position in
+            guard let argument = CommandLine.unsafeArgv[position] else { return nil }
+            return ByteText.text(Array(UnsafeRawBufferPointer(start: argument, count: strlen(argument))))
+        }
+    }
+
     /// Parses `arguments`, runs the command, and ends the process.
     package static func run<Command: ParsableCommand>(
-        _ root: Command.Type, _ arguments: [String] = Array(CommandLine.arguments.dropFirst())
+        _ root: Command.Type, _ arguments: [String] = arguments
     ) async -> Never {
         signal(SIGPIPE, SIG_IGN)
         do {
-            try checkEncoding()
             var command = try root.parseAsRoot(arguments)
+            if !(command is any TakesBytes) { try checkEncoding() }
             if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
             exit(0)
         } catch {
@@ -47,7 +55,9 @@ package enum Console {
                 exit(0)
             default:
                 let command = commandPath(root, arguments, name).joined(separator: " ")
-                complain(name, "\(root.message(for: error)); see '\(command) --help'")
+                // Values to choose from come in lines of their own.
+                let message = root.message(for: error).replacing("\n  - ", with: " ")
+                complain(name, "\(message); see '\(command) --help'")
                 exit(wrongUsage)
             }
         }
@@ -80,26 +90,71 @@ package enum Console {
 
     /// One line on stderr.
     package static func complain(_ name: String, _ message: String) {
-        let text = message.split(whereSeparator: \.isNewline).map { $0.trimmingPrefix { $0 == " " } }.joined(
-            separator: "; ")
-        let line = Array("\(name): \(text)\n".utf8)
-        _ = line.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
+        // Who does not read this does not stop the program.
+        try? write(ByteText.bytes("\(name): \(Shown.line(message))\n"), to: STDERR_FILENO, patience: 1000)
     }
 
-    /// Writes a line to standard output. Who reads it may have gone, or its disk be full: that is no success.
-    package static func print(_ text: String) throws { try output(Array("\(text)\n".utf8)) }
+    /// Writes lines to standard output. Who reads it may have gone, or its disk be full: that is no success.
+    package static func print(_ text: String) throws { try output(ByteText.bytes(Shown.lines(text) + "\n")) }
 
     /// Writes bytes to standard output.
     package static func output(_ bytes: [UInt8]) throws {
-        var rest = bytes[...]
-        while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { write(STDOUT_FILENO, $0.baseAddress, $0.count) }
-            if count < 0 {
-                // A reader that has seen enough, as in `| head`, needs no words.
-                if errno == EPIPE { throw ExitCode(1) }
-                throw CommandFailure("standard output can't be written: \(String(cString: strerror(errno)))")
-            }
-            rest = rest.dropFirst(count)
+        do { try write(bytes, to: STDOUT_FILENO, patience: -1) } catch {
+            // A reader that has seen enough, as in `| head`, needs no words.
+            if error.code == EPIPE { throw ExitCode(1) }
+            throw CommandFailure("standard output can't be written: \(error)")
         }
     }
+
+    /// Writes all of it, whether or not the other side set the pipe to non-blocking.
+    ///
+    /// - Parameter patience: how many milliseconds to wait for who reads; -1 for ever.
+    package static func write(_ bytes: [UInt8], to file: CInt, patience: CInt = -1) throws(SystemError) {
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
+            if count < 0 {
+                try wait(for: file, POLLOUT, patience)
+            } else {
+                rest = rest.dropFirst(count)
+            }
+        }
+    }
+
+    /// Reads to the end, but no more than shows that there are more than `bytesMax`.
+    package static func read(_ file: CInt, bytesMax: Int) throws(SystemError) -> [UInt8] {
+        var content: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while content.count <= bytesMax {
+            let count = Glibc.read(file, &buffer, buffer.count)
+            if count < 0 {
+                try wait(for: file, POLLIN, -1)
+            } else if count == 0 {
+                break
+            } else {
+                content += buffer[..<count]
+            }
+        }
+        return content
+    }
+
+    /// Waits until a call that has just failed may be tried again.
+    private static func wait(for file: CInt, _ event: CInt, _ patience: CInt) throws(SystemError) {
+        let error = SystemError()
+        if error.code == EINTR { return }
+        guard error.code == EAGAIN else { throw error }
+        var descriptor = pollfd(fd: file, events: CShort(event), revents: 0)
+        let count = poll(&descriptor, 1, patience)
+        if count == 0 { throw error }
+        if count < 0, errno != EINTR { throw SystemError() }
+    }
+}
+
+/// Why a call to the system failed.
+package struct SystemError: Error, Equatable, CustomStringConvertible {
+    package let code: CInt
+
+    package init(code: CInt = errno) { self.code = code }
+
+    package var description: String { String(cString: strerror(code)) }
 }

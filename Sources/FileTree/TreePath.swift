@@ -58,6 +58,20 @@ package struct TreePath: Equatable, Sendable, CustomStringConvertible {
         return (try TreePath(bytes: bytes), isDirectory || bytes == root.bytes)
     }
 
+    /// Whether an entry may bear this name.
+    package static func isName(_ bytes: [UInt8]) -> Bool {
+        !bytes.isEmpty && bytes.count <= nameBytesMax && !bytes.contains { $0 == slash || $0 == 0 }
+            && !(bytes.count <= 2 && bytes.allSatisfy { $0 == dot }) && String(validating: bytes, as: UTF8.self) != nil
+    }
+
+    /// The path of what bears `name` in the directory at this path.
+    ///
+    /// - Throws: `.invalidPath`, also when it would be longer than `bytesMax`; or `.nameTooLong`.
+    package func appending(_ name: some Collection<UInt8>) throws(TreeError) -> TreePath {
+        guard !name.contains(Self.slash) else { throw .invalidPath }
+        return try TreePath(bytes: (bytes.count > 1 ? bytes + [Self.slash] : bytes) + name)
+    }
+
     private static func checkName(_ name: Span<UInt8>) throws(TreeError) {
         let isDots = name.count <= 2 && name.indices.allSatisfy { name[$0] == dot }
         guard !name.isEmpty, !isDots else { throw .invalidPath }
