@@ -1,59 +1,99 @@
 import Glibc
-import Synchronization
 
-/// Files of this machine that are written from the tree.
+/// Files of this machine that are written from the tree, one at a time.
 package enum LocalFile {
-    private static let lastTemporary = Atomic<UInt64>(0)
+    /// The permissions that the process withholds from what it makes.
+    package static let creationMask: UInt16 = {
+        let mask = umask(0o077)
+        umask(mask)
+        return UInt16(mask & 0o777)
+    }()
 
-    /// Writes beside the file and renames, so that a reader sees the old content or the new, and nothing in between. What
-    /// is there and is no regular file (a pipe, a device, a link) is written into.
+    /// Writes a file that the user named.
     ///
-    /// - Parameter modificationTime: nanoseconds since 1970; nil for now.
-    package static func write(
-        _ path: String, _ content: [UInt8], mode: UInt16, modificationTime: Int64? = nil
-    ) throws(LocalError) {
+    /// A regular file is replaced, and keeps its mode (but set-id bits) and, where the process may give it away, its owner. Links
+    /// are followed; into what they lead to, and into pipes and devices, the content is written.
+    ///
+    /// - Parameter mode: of a file that is not there yet.
+    /// - Returns: whether an owner could not be kept.
+    package static func write(_ path: [UInt8], _ content: [UInt8], mode: UInt16) throws(LocalError) -> Bool {
         var info = stat()
-        guard lstat(path, &info) != 0 || info.st_mode & S_IFMT == S_IFREG else {
-            let file = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC)
-            guard file >= 0 else { throw LocalError(path: path) }
-            defer { close(file) }
-            guard writeAll(content, to: file) else { throw LocalError(path: path) }
-            return
+        let isThere = lstat(cString(path), &info) == 0
+        if !isThere, errno != ENOENT { throw LocalError(path) }
+        let old = isThere ? FileStatus(info) : nil
+        guard old == nil || old?.kind == .file else {
+            try writeInto(path, content)
+            return false
         }
-        // Short, so that the longest name has room for it, and no other process's.
-        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
-        let number = lastTemporary.add(1, ordering: .relaxed).newValue
-        let temporary = "\(folder).banyan-\(getpid())-\(number)"
-        let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw LocalError(path: path) }
-        var isDone = writeAll(content, to: file) && fchmod(file, mode_t(mode)) == 0
-        if isDone, let modificationTime {
-            let (seconds, nanoseconds) = floored(modificationTime)
-            let time = timespec(tv_sec: seconds, tv_nsec: nanoseconds)
-            isDone = futimens(file, [time, time]) == 0
-        }
-        var failure: LocalError? = isDone ? nil : LocalError(path: path)
-        if close(file) != 0, failure == nil { failure = LocalError(path: path) }
-        if failure == nil, rename(temporary, path) != 0 { failure = LocalError(path: path) }
-        guard let failure else { return }
-        unlink(temporary)
-        throw failure
+        let slash = path.lastIndex(of: UInt8(ascii: "/"))
+        let name = path[(slash.map { $0 + 1 } ?? 0)...]
+        guard !name.isEmpty else { throw LocalError(path, code: EISDIR) }
+        let directory = try Descriptor.named(slash.map { Array(path[...$0]) } ?? Array(".".utf8))
+        TemporaryFile.clear(directory)
+        let file = try TemporaryFile(in: directory, for: path)
+        let permissions = (old?.mode ?? mode & ~creationMask) & 0o777
+        guard writeAll(content, to: file.file) else { throw LocalError(path) }
+        let keepsOwner = old.map { file.file.give(to: $0.owner) } ?? true
+        guard fchmod(file.file.number, mode_t(permissions)) == 0, file.rename(to: name) else { throw LocalError(path) }
+        return !keepsOwner
     }
 
-    /// Seconds and what is left of a second, which is never negative: as the system wants it, before 1970 too.
-    static func floored(_ nanoseconds: Int64) -> (seconds: Int, nanoseconds: Int) {
-        let rest = nanoseconds % 1_000_000_000
-        let seconds = nanoseconds / 1_000_000_000
-        return rest < 0 ? (Int(seconds) - 1, Int(rest) + 1_000_000_000) : (Int(seconds), Int(rest))
+    private static func writeInto(_ path: [UInt8], _ content: [UInt8]) throws(LocalError) {
+        let file = try Descriptor.named(path, O_WRONLY)
+        if let status = file.look(), status.kind == .file {
+            // Who could write what runs as somebody else could be somebody else.
+            let permissions = status.mode & 0o777
+            guard status.mode == permissions || fchmod(file.number, mode_t(permissions)) == 0,
+                ftruncate(file.number, 0) == 0
+            else { throw LocalError(path) }
+        }
+        guard writeAll(content, to: file) else { throw LocalError(path) }
     }
 
-    private static func writeAll(_ content: [UInt8], to file: CInt) -> Bool {
+    static func writeAll(_ content: [UInt8], to file: Descriptor) -> Bool {
         var rest = content[...]
         while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
-            guard count > 0 else { return false }
-            rest = rest.dropFirst(count)
+            let count = rest.withUnsafeBytes { Glibc.write(file.number, $0.baseAddress, $0.count) }
+            if count < 0 {
+                guard waits(for: file, POLLOUT) else { return false }
+            } else {
+                rest = rest.dropFirst(count)
+            }
         }
         return true
+    }
+
+    /// The content; of what is larger than `bytesMax`, no more than shows it.
+    static func readAll(_ file: Descriptor, bytesMax: Int) -> [UInt8]? {
+        var content: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while content.count <= bytesMax {
+            let count = Glibc.read(file.number, &buffer, buffer.count)
+            if count < 0 {
+                guard waits(for: file, POLLIN) else { return nil }
+            } else if count == 0 {
+                break
+            } else {
+                content += buffer[..<count]
+            }
+        }
+        return content
+    }
+
+    /// Whether a call that has just failed may be tried again: it was interrupted, or had to wait.
+    private static func waits(for file: Descriptor, _ event: CInt) -> Bool {
+        if errno == EINTR { return true }
+        guard errno == EAGAIN else { return false }
+        var descriptor = pollfd(fd: file.number, events: CShort(event), revents: 0)
+        return poll(&descriptor, 1, -1) >= 0 || errno == EINTR
+    }
+
+    /// Opened first, then looked at: the mode is that of what was read.
+    ///
+    /// - Returns: no mode for what is no regular file, such as a pipe.
+    package static func read(_ path: [UInt8], bytesMax: Int) throws(LocalError) -> (content: [UInt8], mode: UInt16?) {
+        let file = try Descriptor.named(path, O_RDONLY)
+        guard let status = file.look(), let content = readAll(file, bytesMax: bytesMax) else { throw LocalError(path) }
+        return (content, status.kind == .file ? status.mode & 0o777 : nil)
     }
 }

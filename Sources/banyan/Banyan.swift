@@ -9,7 +9,10 @@ struct Banyan: AsyncParsableCommand {
         commandName: "banyan",
         abstract: "Files in a Banyan cluster: put, get, list, move, remove.",
         discussion: """
-            Paths are absolute, as in /etc/app/limits.conf. Name the members with --nodes, or once for all with
+            Paths are absolute, as in /etc/app/limits.conf. A slash at the end says that a directory is meant; '//', '.', '..' \
+            and the empty path are wrong usage.
+
+            Name the members with --nodes, or once for all with
               export BANYAN_NODES=127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403
             Any one of them will do: the client finds the leader.
 
@@ -24,7 +27,7 @@ struct Banyan: AsyncParsableCommand {
         ])
 
     static func main() async {
-        await Console.run(Self.self, commandFirst(Array(CommandLine.arguments.dropFirst())))
+        await Console.run(Self.self, commandFirst(Console.arguments))
     }
 
     /// Moves the options that stand before the command behind it: `banyan --json ls /` is `banyan ls --json /`.
@@ -105,7 +108,7 @@ struct ClusterOptions: ParsableArguments {
         }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        try Console.print(String(decoding: try encoder.encode(value), as: UTF8.self))
+        try Console.print(Shown.json(String(decoding: try encoder.encode(value), as: UTF8.self)))
     }
 }
 
