@@ -30,9 +30,15 @@ extension Mirror {
             }
             do {
                 if entry.target == nil {
-                    let reason = "its path is longer than \(TreePath.bytesMax) bytes"
-                    summary.failures.append(
-                        MirrorNote(named(entry.path), entry.info.kind == .file ? reason : TreeWalk.unreachableReason))
+                    let reason =
+                        if !TreePath.isName(Array(name)) {
+                            "the cluster sent a name that no file may bear"
+                        } else if entry.info.kind == .directory {
+                            TreeWalk.unreachableReason
+                        } else {
+                            "its path is longer than \(TreePath.bytesMax) bytes"
+                        }
+                    summary.failures.append(MirrorNote(named(entry.path), reason))
                     continue
                 }
                 if above.path != parent { above = (parent, try local.directory(parent, opensUp: true)) }

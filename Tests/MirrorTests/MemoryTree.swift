@@ -132,7 +132,10 @@ final class Folder: Sendable {
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
-    deinit { _ = try? Self.run("/bin/rm", ["-rf", path]) }
+    deinit {
+        _ = try? Self.run("/bin/chmod", ["-R", "u+rwX", path])
+        _ = try? Self.run("/bin/rm", ["-rf", path])
+    }
 
     static func run(_ program: String, _ arguments: [String]) throws -> Int32 {
         let process = Process()

@@ -110,6 +110,25 @@ struct PullTests {
         await #expect(throws: BanyanError.notFound) { try await Mirror(tree).pull(.of("/none"), to: folder.bytes) }
     }
 
+    @Test("names that no entry may bear lead nowhere, whoever sends them")
+    func evilNames() async throws {
+        let (folder, tree) = (try Folder(), MemoryTree())
+        tree.setDirectory("/t")
+        for name in ["..", "."] { tree.set("/t/\(name)", "evil") }
+        tree.set("/t/good", "good")
+        folder.makeDirectory("o")
+        folder.makeDirectory("o/p")
+        let summary = try await Mirror(tree).pull(.of("/t"), to: folder.bytes("o/p"))
+        #expect(summary.files == 1 && summary.failures.count == 2)
+        #expect(summary.failures.allSatisfy { $0.reason.contains("no file may bear") })
+        #expect(folder.names() == ["o"] && folder.names("o") == ["p"] && folder.names("o/p") == ["good"])
+        let long = [UInt8](repeating: 0x6E, count: 256)
+        for name in [[], [0x2E], [0x2E, 0x2E], [0x61, 0x2F, 0x62], [0], [0xFF], long] {
+            #expect(!TreePath.isName(name))
+        }
+        for name in [[0x2E, 0x2E, 0x2E], [0x20], [0x0A], Array(long.dropLast())] { #expect(TreePath.isName(name)) }
+    }
+
     @Test("a directory whose path is too long is named, and what is beside it copied")
     func tooLong() async throws {
         let (folder, tree) = (try Folder(), MemoryTree())
