@@ -30,8 +30,7 @@ public final class BanyanClient: Sendable {
         self.nodes = nodes
         self.loop = loop
         timeoutDuration = timeout
-        let (seconds, attoseconds) = timeout.components
-        self.timeout = .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
+        self.timeout = Self.amount(timeout)
         core = NIOLoopBound.makeCompleted(nodes: nodes, loop: loop)
     }
 
@@ -59,7 +58,14 @@ public final class BanyanClient: Sendable {
     public func get(
         _ path: some PathBytes, _ consistency: Consistency = .linearizable
     ) async throws -> (content: [UInt8], info: FileInfo) {
-        var answer = try await read(.get(try Self.path(path)), consistency)
+        try await get(path, consistency, from: nil)
+    }
+
+    /// - Parameter member: the address of the one that is to answer; nil: whoever is best.
+    package func get(
+        _ path: some PathBytes, _ consistency: Consistency, from member: String?
+    ) async throws -> (content: [UInt8], info: FileInfo) {
+        var answer = try await read(.get(try Self.path(path)), consistency, from: member)
         guard let info = answer.readMetadata() else { throw Self.malformed }
         return (Array(answer.readableBytesView), FileInfo(info))
     }
@@ -121,7 +127,13 @@ public final class BanyanClient: Sendable {
 
     /// Asks each member of the cluster what it believes, all at once. Members that don't answer within a second (or the
     /// timeout, if that is shorter) are reported as unreachable, and those that the leader does not know as removed.
-    public func status() async throws -> [MemberReport] {
+    public func status() async throws -> [MemberReport] { try await status(within: .seconds(1)) }
+
+    /// - Parameter limit: how long those may take that are asked at once.
+    package func status(within limit: Duration) async throws -> [MemberReport] {
+        let limit = min(limit, timeoutDuration)
+        var reasons: [String] = []
+        var unknownHosts = 0
         var asked: Set<String> = []
         var reports: [UInt64: MemberReport] = [:]
         /// Whom the leader of the highest term knows.
@@ -130,12 +142,27 @@ public final class BanyanClient: Sendable {
         var isReached = false
         while !toAsk.isEmpty {
             asked.formUnion(toAsk)
-            let answers = await withTaskGroup(of: (String, MemberStatus?).self) { group in
-                for address in toAsk { group.addTask { (address, await self.status(of: address)) } }
+            let answers = await withTaskGroup(of: (String, Result<MemberStatus, BanyanError>).self) { group in
+                for address in toAsk { group.addTask { (address, await self.status(of: address, within: limit)) } }
                 return await group.reduce(into: []) { $0.append($1) }
             }
             toAsk = []
-            for case (let address, let status?) in answers {
+            for (address, answer) in answers {
+                let status: MemberStatus
+                switch answer {
+                case .success(let answered): status = answered
+                case .failure(.differentClusters(let addresses)): throw BanyanError.differentClusters(addresses)
+                case .failure(.memberUnreachable(let reason)):
+                    reasons.append(reason.hasPrefix("the member at ") ? String(reason.dropFirst(14)) : reason)
+                    continue
+                case .failure(.noSuchHost(let reason)):
+                    unknownHosts += 1
+                    reasons.append(reason)
+                    continue
+                case .failure(let error):
+                    reasons.append("\(error)")
+                    continue
+                }
                 isReached = true
                 reports[status.id] = MemberReport(status, address: address)
                 let members = status.members.split(separator: ",").compactMap {
@@ -154,7 +181,10 @@ public final class BanyanClient: Sendable {
             }
             toAsk.subtract(asked)
         }
-        guard isReached else { throw BanyanError.unreachable }
+        guard isReached else {
+            let reasons = reasons.sorted().joined(separator: "; ")
+            throw unknownHosts == nodes.count ? BanyanError.noSuchHost(reasons) : .unreachable(reasons)
+        }
         if let known {
             for (id, report) in reports where !known.ids.contains(id) {
                 reports[id] = report.role == "unreachable" ? nil : report.removed
@@ -163,13 +193,13 @@ public final class BanyanClient: Sendable {
         return reports.values.sorted { $0.id < $1.id }
     }
 
-    private func status(of address: String) async -> MemberStatus? {
-        let promise = loop.makePromise(of: Frame.self)
-        perform(.status, ByteBuffer(), to: address, within: min(timeout, .seconds(1))) {
-            promise.completeWith($0.mapError { $0 as any Error })
+    private func status(of address: String, within limit: Duration) async -> Result<MemberStatus, BanyanError> {
+        let promise = loop.makePromise(of: Result<Frame, BanyanError>.self)
+        perform(.status, ByteBuffer(), to: address, within: Self.amount(limit)) { promise.succeed($0) }
+        guard let answer = try? await promise.futureResult.get() else { return .failure(Self.malformed) }
+        return answer.flatMap { frame in
+            (try? MemberStatus(frame)).map { .success($0) } ?? .failure(Self.malformed)
         }
-        guard let frame = try? await promise.futureResult.get() else { return nil }
-        return try? MemberStatus(frame)
     }
 
     /// Makes another member lead, without the gap of an election: the one with this id, or whoever is best.
@@ -192,11 +222,13 @@ public final class BanyanClient: Sendable {
         }
     }
 
-    private func read(_ query: Query, _ consistency: Consistency) async throws -> ByteBuffer {
+    private func read(
+        _ query: Query, _ consistency: Consistency, from member: String? = nil
+    ) async throws -> ByteBuffer {
         var body = ByteBuffer()
         let kind = consistency.begin(&body)
         query.write(to: &body)
-        var answer = try await send(kind, body).body
+        var answer = try await send(kind, body, to: member).body
         guard let code = answer.readInteger(as: UInt16.self) else { throw Self.malformed }
         if code == 0 { return answer }
         guard let error = TreeError(rawValue: code) else { throw Self.malformed }
@@ -205,9 +237,13 @@ public final class BanyanClient: Sendable {
 
     func makePromise<Value>(of type: Value.Type) -> EventLoopPromise<Value> { loop.makePromise(of: type) }
 
-    func send(_ kind: Frame.Kind, _ body: ByteBuffer) async throws -> Frame {
+    func send(
+        _ kind: Frame.Kind, _ body: ByteBuffer, to address: String? = nil, within limit: Duration? = nil
+    ) async throws -> Frame {
         let promise = loop.makePromise(of: Frame.self)
-        perform(kind, body) { promise.completeWith($0.mapError { $0 as any Error }) }
+        perform(kind, body, to: address, within: limit.map(Self.amount)) {
+            promise.completeWith($0.mapError { $0 as any Error })
+        }
         return try await promise.futureResult.get()
     }
 
@@ -222,6 +258,27 @@ public final class BanyanClient: Sendable {
         }
         // Who is there already takes no detour through the loop's tasks.
         if loop.inEventLoop { core.value.send(request()) } else { loop.execute { core.value.send(request()) } }
+    }
+
+    static func amount(_ duration: Duration) -> TimeAmount {
+        let (seconds, attoseconds) = duration.components
+        return .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
+    }
+
+    /// Sends a request to one member that may take long, and is given up when the member shows no progress with anything for
+    /// `patience`: its answer, or work under way that goes on.
+    func perform(
+        _ kind: Frame.Kind, _ body: ByteBuffer, to address: String, patience: Duration,
+        completion: @escaping @Sendable (Result<Frame, BanyanError>) -> Void
+    ) {
+        let (core, patience) = (core, Self.amount(patience))
+        loop.execute {
+            let request = ClientCore.Request(
+                kind: kind, body: body, deadline: .now() + patience, completion: completion, address: address)
+            request.patience = patience
+            core.value.send(request)
+            core.value.watch(request)
+        }
     }
 
     private static let malformed = BanyanError.protocolViolation("an answer can't be read")

@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import NIOPosix
 import WireProtocol
@@ -12,6 +13,22 @@ final class ClientConnection: ChannelInboundHandler {
     private var isReady = false
     /// When the hello was sent; before, the system still tries to connect.
     private var began: NIODeadline?
+    /// Why it ended.
+    private var trouble = Trouble.unreachable("it closed the connection")
+
+    enum Trouble: Equatable {
+        case unreachable(String)
+        /// Trying again will not help.
+        case hopeless(String)
+        case noSuchHost(String)
+
+        var reason: String {
+            switch self {
+            case .unreachable(let reason), .hopeless(let reason): reason
+            case .noSuchHost(let host): "no such host: \(host)"
+            }
+        }
+    }
     private var isOver = false
     /// Not sent: the member has not answered the hello.
     private var unsent: [(id: UInt64, request: ClientCore.Request)] = []
@@ -32,11 +49,11 @@ final class ClientConnection: ChannelInboundHandler {
         let this = NIOLoopBound(self, eventLoop: core.loop)
         guard let address = Address(address) else {
             // Not at once: the request that wants this connection has yet to be given to it.
-            core.loop.execute { this.value.end() }
+            core.loop.execute { this.value.end(.hopeless("it is not HOST:PORT")) }
             return
         }
         ClientBootstrap(group: core.loop)
-            .connectTimeout(.seconds(1))
+            .connectTimeout(.seconds(2))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -45,7 +62,7 @@ final class ClientConnection: ChannelInboundHandler {
             }
             .connect(host: address.host, port: address.port)
             .whenComplete { result in
-                if case .failure = result { this.value.end() }
+                if case .failure(let error) = result { this.value.end(Trouble(error)) }
             }
     }
 
@@ -57,8 +74,12 @@ final class ClientConnection: ChannelInboundHandler {
         hello.clusterID = core.clusterID
         var bytes = ByteBuffer()
         hello.write(to: &bytes)
+        // Nothing is answered under this id. A web server takes it for the end of a request, and shows at once what it is.
+        bytes.setInteger(Self.lineEnds, at: bytes.readerIndex + 8)
         context.channel.writeAndFlush(bytes, promise: nil)
     }
+
+    private static let lineEnds: UInt64 = 0x0D0A_0D0A_0D0A_0D0A
 
     func send(_ request: ClientCore.Request, id: UInt64) {
         guard isReady else {
@@ -67,7 +88,7 @@ final class ClientConnection: ChannelInboundHandler {
         }
         if sent.isEmpty { lastProgress = .now() }
         sent[id] = request
-        let left = max(1, (request.deadline - .now()).nanoseconds / 1_000_000)
+        let left = max(1, (request.wireDeadline - .now()).nanoseconds / 1_000_000)
         pending.writeFrame(request.kind, requestID: id, deadlineMilliseconds: UInt32(clamping: left)) { body in
             body.writeImmutableBuffer(core.body(of: request))
         }
@@ -80,20 +101,41 @@ final class ClientConnection: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let bytes = unwrapInboundIn(data)
+        if !isReady, let stranger = Self.stranger(bytes) {
+            trouble = .hopeless("\(stranger), and no member of Banyan")
+            return context.close(promise: nil)
+        }
         do {
-            try frames.process(buffer: unwrapInboundIn(data)) { received($0, context) }
+            try frames.process(buffer: bytes) { received($0, context) }
             // What was used up must not be kept: it may be a MiB, and the channel reads into it again.
             if frames.unprocessedBytes == 0 { try frames.process(buffer: ByteBuffer()) { _ in } }
         } catch {
+            trouble = .unreachable("it answers what is not Banyan's protocol")
             context.close(promise: nil)
         }
+    }
+
+    /// What answers a hello with these bytes, if it can be no member: a member's first frame is shorter than 64 KiB.
+    static func stranger(_ bytes: ByteBuffer) -> String? {
+        let first = Array(bytes.readableBytesView.prefix(5))
+        guard let byte = first.first, byte != 0 else { return nil }
+        if first.starts(with: "HTTP/".utf8) || first.starts(with: "<".utf8) { return "a web server answers there" }
+        if first.starts(with: "SSH-".utf8) { return "an SSH server answers there" }
+        if byte == 0x15 || byte == 0x16, first.count < 2 || first[1] == 3 { return "a TLS server answers there" }
+        return "something else answers there"
     }
 
     private func received(_ frame: Frame, _ context: ChannelHandlerContext) {
         guard !isOver else { return }
         switch frame.kind {
         case .welcome where !isReady:
-            guard let welcome = try? Welcome(frame), core.accepts(welcome) else {
+            guard let welcome = try? Welcome(frame) else {
+                trouble = .unreachable("it answers what is not Banyan's protocol")
+                return context.close(promise: nil)
+            }
+            guard core.accepts(welcome, from: address) else {
+                core.isForeign(address)
                 refuse("it belongs to another cluster than the members asked before; check --nodes")
                 return context.close(promise: nil)
             }
@@ -103,9 +145,14 @@ final class ClientConnection: ChannelInboundHandler {
             for (id, request) in requests { send(request, id: id) }
             flush()
         case .result, .refusal, .statusResult:
-            if let request = sent.removeValue(forKey: frame.requestID) { core.received(frame, for: request) }
+            if let request = sent.removeValue(forKey: frame.requestID) {
+                core.received(frame, for: request, from: address)
+            }
         case .goodbye:
-            if let goodbye = try? Goodbye(frame), goodbye.code != .shuttingDown { refuse(goodbye.reason) }
+            if let goodbye = try? Goodbye(frame), goodbye.code != .shuttingDown {
+                if goodbye.code == .wrongCluster { core.isForeign(address) }
+                refuse(goodbye.reason)
+            }
             context.close(promise: nil)
         default:
             context.close(promise: nil)
@@ -116,20 +163,25 @@ final class ClientConnection: ChannelInboundHandler {
 
     /// What was not sent will find no better answer here, and the user has to know why.
     private func refuse(_ reason: String) {
+        trouble = .hopeless(reason)
         let requests = unsent
         unsent = []
         for (_, request) in requests { core.refuse(request, "\(address): \(reason)") }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        trouble = Trouble(error)
+        context.close(promise: nil)
+    }
 
-    func channelInactive(context: ChannelHandlerContext) { end() }
+    func channelInactive(context: ChannelHandlerContext) { end(trouble) }
 
     /// Whether the member let the hello wait for so long that it must be stopped or cut off: its system still accepts
     /// connections for it. What was not sent yet may go to another.
-    func isMute(at now: NIODeadline) -> Bool {
-        guard !isReady, let began else { return false }
-        return now - began > .milliseconds(500)
+    func endIfMute(at now: NIODeadline) {
+        guard !isReady, !isOver, let began, now - began > .seconds(2) else { return }
+        trouble = .unreachable("it takes connections and says nothing: it is stopped, or no member of Banyan")
+        close()
     }
 
     /// Takes back the requests of a member that was asked and says nothing: it may be stopped or cut off, and another can
@@ -142,7 +194,7 @@ final class ClientConnection: ChannelInboundHandler {
         return Array(stalled.values)
     }
 
-    func close() { if let channel { channel.close(promise: nil) } else { end() } }
+    func close() { if let channel { channel.close(promise: nil) } else { end(trouble) } }
 
     func takeExpired(at now: NIODeadline) -> (unsent: [ClientCore.Request], sent: [ClientCore.Request]) {
         let late = unsent.filter { $0.request.deadline <= now }.map(\.request)
@@ -152,7 +204,7 @@ final class ClientConnection: ChannelInboundHandler {
         return (late, Array(lateSent.values))
     }
 
-    private func end() {
+    private func end(_ trouble: Trouble) {
         guard !isOver else { return }
         isOver = true
         isReady = false
@@ -160,6 +212,25 @@ final class ClientConnection: ChannelInboundHandler {
         let (unsent, sent) = (unsent.map(\.request), Array(sent.values))
         self.unsent = []
         self.sent = [:]
-        core.closed(self, unsent: unsent, sent: sent)
+        core.closed(self, trouble, unsent: unsent, sent: sent)
+    }
+}
+
+extension ClientConnection.Trouble {
+    /// Why there is no connection, in words.
+    init(_ error: any Error) {
+        switch error {
+        case let error as NIOConnectionError:
+            if let first = error.connectionErrors.first {
+                self.init(first.error)
+            } else {
+                self = .noSuchHost(error.host)
+            }
+        case let error as IOError where [EMFILE, ENFILE].contains(error.errnoCode):
+            self = .unreachable("this program may open no more files (see ulimit -n)")
+        case let error as IOError: self = .unreachable(String(cString: strerror(error.errnoCode)).lowercased())
+        case is ChannelError: self = .unreachable("nothing takes the connection")
+        default: self = .unreachable("\(error)")
+        }
     }
 }

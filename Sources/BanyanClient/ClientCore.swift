@@ -16,11 +16,18 @@ final class ClientCore {
     final class Request {
         var kind: Frame.Kind
         let body: ByteBuffer
-        let deadline: NIODeadline
+        private(set) var deadline: NIODeadline
         let completion: Completion
-        /// Some member said that there is no leader, or that it is busy.
-        var wasRefused = false
+        /// The last that stood in its way, and is more than that nobody leads.
+        var obstacle: BanyanError?
+        /// Since when members refuse it.
+        var refusedSince: NIODeadline?
+        /// When it is sent again.
+        var resumesAt = NIODeadline.uptimeNanoseconds(0)
         var redirects = 0
+        /// Of one that may take long: how long its member may show no progress. Its deadline moves on with that.
+        var patience: TimeAmount?
+        var isOver = false
         /// Meant for this member alone, and for no other in its place.
         let address: String?
         /// Of a write: what makes it one that may be sent again.
@@ -45,33 +52,36 @@ final class ClientCore {
         var isRead: Bool { [.read, .leaseRead, .staleRead].contains(kind) }
         /// Whether it changes something: then it must not be sent again unless that is harmless.
         var isChange: Bool { kind == .write || kind == .changeMembership }
-        /// What there is to say when nobody took it.
-        var unreached: BanyanError { address.map { .memberUnreachable("the member at \($0)") } ?? .unreachable }
-        /// What there is to say when it was sent and no answer came.
-        var unanswered: BanyanError { isChange ? .unknownOutcome : .noQuorum }
+        /// Whether it may take effect without an answer.
+        var leavesTraces: Bool { isChange || kind == .transferLeadership || kind == .rewriteState }
+        /// How long a member may take for it.
+        var wireDeadline: NIODeadline { patience == nil ? deadline : .now() + .hours(24) }
+
+        func progressed() { if let patience { deadline = .now() + patience } }
     }
 
-    private static let retryDelay = TimeAmount.milliseconds(20)
     private static let redirectsMax = 5
     /// How long the opening of a session may take before another is tried.
     private static let openTimeout = TimeAmount.seconds(2)
-    /// How long a member may take to say who leads, before the next one is asked.
-    private static let locateTimeout = TimeAmount.milliseconds(500)
+    /// How long a member may take to say who leads, before it is asked again.
+    private static let locateTimeout = TimeAmount.seconds(2)
 
     let loop: any EventLoop
     private let nodes: [String]
     private var connections: [String: ClientConnection] = [:]
     /// Of the first member that answered; 0 before. Members of another would mix two trees into one.
     private(set) var clusterID: UInt64 = 0
-    /// Whether any member ever answered: then it is not the network that lacks.
-    private var isAnswered = false
-    private var leader: String?
-    private var nextNode = 0
-    private var isLocating = false
+    /// Who named it.
+    private var clusterFrom = ""
+    private var search: LeaderSearch
+    /// Two of the addresses that were given belong to different clusters: nothing is done then.
+    private var mixture: BanyanError?
     private var lastID: UInt64 = 0
-    /// Requests between two tries.
-    private var waiting: [Request] = []
-    private var isRetryScheduled = false
+    /// Requests that wait for a leader.
+    private var leaderless: [Request] = []
+    /// Requests between two tries, after a refusal.
+    private var resting: [Request] = []
+    private var restEnds: NIODeadline?
     private var isFlushScheduled = false
     private var isSweepScheduled = false
     private(set) var isClosed = false
@@ -85,12 +95,12 @@ final class ClientCore {
     init(nodes: [String], loop: any EventLoop) {
         self.nodes = nodes
         self.loop = loop
+        search = LeaderSearch(nodes: nodes)
     }
 
     func send(_ request: Request) {
-        guard !isClosed else {
-            request.completion(.failure(request.mayHaveHappened ? .unknownOutcome : .unreachable))
-            return
+        guard !isClosed, mixture == nil else {
+            return end(request, mixture ?? .unreachable("the client is closed"))
         }
         scheduleSweep()
         if request.kind == .write, request.ticket == nil, !request.isSessions, sessionlessUntil <= .now() {
@@ -98,19 +108,23 @@ final class ClientCore {
             takeUpWrites()
             return
         }
-        // A write to a member that is stopped would end as "unknown" for no good reason: it goes to the leader alone.
-        if request.kind == .write, leader == nil {
-            retryLater(request)
-            locateLeader()
-            return
+        guard let target = request.address ?? target(for: request) else {
+            leaderless.append(request)
+            return perform(search.begin(at: .now()))
         }
-        // What any member may answer is spared the leader.
-        let leader = request.kind == .staleRead ? nil : leader
-        let target = request.address ?? leader ?? nodes[nextNode % nodes.count]
         let connection = connections[target] ?? connect(to: target)
         lastID += 1
         connection.send(request, id: lastID)
         scheduleFlush()
+    }
+
+    /// Nobody, until it is known who leads. A write to a member that is stopped would end as "unknown" for no good reason.
+    private func target(for request: Request) -> String? {
+        if let leader = search.leader {
+            // What any member may answer is spared the leader.
+            return request.kind == .staleRead ? search.reader ?? leader : leader
+        }
+        return request.kind == .staleRead ? search.reader : request.isRead ? search.follower : nil
     }
 
     /// What is sent of a request: a write that belongs to a session says so.
@@ -163,34 +177,38 @@ final class ClientCore {
             // A cluster whose members are not all of this version has none.
             case .failed, nil: sessionlessUntil = .now() + .seconds(1)
             }
-        case .failure(.refused(let reason)):
-            let requests = unticketed
-            unticketed = []
-            for request in requests { request.completion(.failure(.refused(reason))) }
-        // Nobody answered: those who wait go on waiting, until their time is over.
         case .failure(let error):
-            for position in unticketed.indices { unticketed[position].wasRefused = error == .noQuorum }
+            if error.isFinal {
+                let requests = unticketed
+                unticketed = []
+                for request in requests { end(request, error) }
+            }
+        // Otherwise those who wait go on waiting, until their time is over.
         }
         takeUpWrites()
     }
 
     /// Ends a request. Its place in the session is free for another.
     func complete(_ request: Request, _ result: Result<Frame, BanyanError>) {
+        request.isOver = true
         if let ticket = request.ticket { session.settle(ticket) }
         request.completion(result)
         if request.ticket != nil { takeUpWrites() }
     }
 
-    /// A member refuses to talk with this client at all.
-    func refuse(_ request: Request, _ reason: String) {
-        complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .refused(reason)))
+    /// Ends a request that is not answered.
+    private func end(_ request: Request, _ error: BanyanError) {
+        complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : error))
     }
+
+    /// A member refuses to talk with this client at all.
+    func refuse(_ request: Request, _ reason: String) { end(request, mixture ?? .refused(reason)) }
 
     /// A write that may have been proposed: in a session it can be sent again.
     private func lostAnswer(to request: Request) {
-        guard request.ticket != nil else { return complete(request, .failure(request.unanswered)) }
+        guard request.ticket != nil else { return complete(request, .failure(.unknownOutcome)) }
         request.mayHaveHappened = true
-        retryLater(request)
+        sendAgain(request)
     }
 
     /// The session is over. A write that was sent once alone did not happen, and gets a place in a new one.
@@ -201,42 +219,87 @@ final class ClientCore {
         send(request)
     }
 
-    /// Asks one member after the other who leads, until one knows.
-    private func locateLeader() {
-        guard !isLocating, !isClosed else { return }
-        isLocating = true
-        let position = nextNode
-        send(
-            Request(
-                kind: .status, body: ByteBuffer(), deadline: .now() + Self.locateTimeout,
-                completion: { [weak self] in self?.located($0, askedAt: position) },
-                address: nodes[position % nodes.count]))
+    // MARK: the leader
+
+    private func perform(_ actions: [LeaderSearch.Action]) {
+        for action in actions {
+            switch action {
+            case .ask(let address): ask(address)
+            case .wake(let time):
+                let this = NIOLoopBound(self, eventLoop: loop)
+                loop.scheduleTask(deadline: time) {
+                    let core = this.value
+                    guard !core.isClosed else { return }
+                    core.perform(core.search.wake(at: .now(), isWanted: !core.leaderless.isEmpty))
+                }
+            case .concluded: concluded()
+            }
+        }
+        takeUpLeaderless()
     }
 
-    private func located(_ result: Result<Frame, BanyanError>, askedAt position: Int) {
-        isLocating = false
-        guard !isClosed, leader == nil else { return }
-        if case .failure(.refused(let reason)) = result {
-            let requests = waiting.filter { $0.kind == .write }
-            waiting.removeAll { $0.kind == .write }
-            for request in requests { refuse(request, reason) }
+    private func ask(_ address: String) {
+        let request = Request(
+            kind: .status, body: ByteBuffer(), deadline: .now() + Self.locateTimeout,
+            completion: { [weak self] in self?.asked(address, $0) }, address: address)
+        // Not before the search has taken note of all that it asks.
+        let this = NIOLoopBound((self, request), eventLoop: loop)
+        loop.execute { this.value.0.send(this.value.1) }
+    }
+
+    private func asked(_ address: String, _ result: Result<Frame, BanyanError>) {
+        guard !isClosed, mixture == nil else { return }
+        switch result {
+        case .success(let frame):
+            guard let status = try? MemberStatus(frame) else {
+                return perform(search.failed(address, .unreachable("its status can't be read"), at: .now()))
+            }
+            perform(search.heard(LeaderSearch.Statement(status), from: address, at: .now()))
+        case .failure(.refused(let reason)):
+            let reason = reason.hasPrefix("\(address): ") ? String(reason.dropFirst(address.count + 2)) : reason
+            perform(search.failed(address, .hopeless(reason), at: .now()))
+        case .failure:
+            let finding: LeaderSearch.Finding =
+                switch troubles[address] {
+                case .hopeless(let reason)?: .hopeless(reason)
+                case .noSuchHost(let host)?: .noSuchHost(host)
+                case .unreachable(let reason)?: .unreachable(reason)
+                case nil: .silent
+                }
+            perform(search.failed(address, finding, at: .now()))
         }
-        switch result.map({ try? MemberStatus($0).leader }) {
-        case .success(let address?) where !address.isEmpty:
-            leader = address
-            retryNow()
-        case .success:
-            // There is no leader now: that is known, where silence is not.
-            for position in waiting.indices { waiting[position].wasRefused = true }
-            nextNode = position + 1
-        // The member closes the connection next, and that moves on.
-        case .failure(.refused): break
-        case .failure: nextNode = position + 1
+    }
+
+    /// Why the last connection to an address ended; of those that were never ready since.
+    private var troubles: [String: ClientConnection.Trouble] = [:]
+
+    /// Everybody was asked, and nobody leads.
+    private func concluded() {
+        guard search.isHopeless else { return }
+        let requests = leaderless + unticketed
+        leaderless = []
+        unticketed = []
+        for request in requests { end(request, search.obstacle) }
+    }
+
+    /// Sends what waited for a leader, or for anybody who can answer it.
+    private func takeUpLeaderless() {
+        guard !leaderless.isEmpty, !isClosed else { return }
+        let requests = leaderless
+        leaderless = []
+        for request in requests {
+            if target(for: request) == nil { leaderless.append(request) } else { send(request) }
         }
+    }
+
+    /// The member acts as the leader no more.
+    private func lost(_ address: String, isSuspect: Bool) {
+        search.lost(address, isSuspect: isSuspect)
+        if !leaderless.isEmpty { perform(search.begin(at: .now())) }
     }
 
     func close() {
-        if let id = session.id, let leader, let connection = connections[leader] {
+        if let id = session.id, let leader = search.leader, let connection = connections[leader] {
             var body = ByteBuffer()
             CloseSession.write(to: &body, session: id)
             lastID += 1
@@ -248,11 +311,11 @@ final class ClientCore {
             connection.flush()
         }
         isClosed = true
-        for request in waiting + unticketed {
-            request.completion(.failure(request.mayHaveHappened ? .unknownOutcome : .unreachable))
-        }
-        waiting = []
+        let requests = leaderless + resting + unticketed
+        leaderless = []
+        resting = []
         unticketed = []
+        for request in requests { end(request, .unreachable("the client is closed")) }
         for connection in connections.values { connection.close() }
     }
 
@@ -274,15 +337,27 @@ final class ClientCore {
     }
 
     /// Whether the member is of the cluster that this client talks to.
-    func accepts(_ welcome: Welcome) -> Bool {
-        isAnswered = true
-        if clusterID == 0 { clusterID = welcome.clusterID }
+    func accepts(_ welcome: Welcome, from address: String) -> Bool {
+        troubles[address] = nil
+        if clusterID == 0, welcome.clusterID != 0 { (clusterID, clusterFrom) = (welcome.clusterID, address) }
         return welcome.clusterID == 0 || welcome.clusterID == clusterID
+    }
+
+    /// The member at the address is of another cluster. If both were given, it is not known which one is meant.
+    func isForeign(_ address: String) {
+        guard nodes.contains(address), nodes.contains(clusterFrom), mixture == nil else { return }
+        let error = BanyanError.differentClusters("\(address) belongs to another cluster than \(clusterFrom)")
+        mixture = error
+        let requests = leaderless + resting + unticketed
+        leaderless = []
+        resting = []
+        unticketed = []
+        for request in requests { end(request, error) }
     }
 
     // MARK: answers
 
-    func received(_ frame: Frame, for request: Request) {
+    func received(_ frame: Frame, for request: Request, from address: String) {
         guard frame.kind == .refusal else {
             let code = frame.body.getInteger(at: frame.body.readerIndex, as: UInt16.self)
             if request.ticket != nil, code == TreeError.sessionEnded.rawValue { return sessionEnded(for: request) }
@@ -295,82 +370,132 @@ final class ClientCore {
         switch refusal.code {
         case .notLeader:
             request.redirects += 1
-            leader = refusal.leader.isEmpty ? nil : refusal.leader
-            if request.redirects <= Self.redirectsMax { send(request) } else { retryLater(request) }
+            if !refusal.leader.isEmpty {
+                perform(search.redirected(by: address, to: refusal.leader, at: .now()))
+            } else {
+                lost(address, isSuspect: false)
+            }
+            if request.redirects <= Self.redirectsMax, request.address == nil {
+                send(request)
+            } else {
+                rest(request, because: .noQuorum("\(address) does not lead"))
+            }
         case .noLease:
+            request.obstacle = .noQuorum("\(address) leads, and holds no lease now: read without --consistency lease")
             // After a while the surer way is the quicker one: this leader may have given its lease away for good.
             request.redirects += 1
             if request.redirects > Self.redirectsMax { request.kind = .read }
-            retryLater(request)
-        case .noLeader, .busy, .shuttingDown:
-            request.wasRefused = true
-            if refusal.code == .noLeader || refusal.code == .shuttingDown { forgetLeader() }
-            retryLater(request)
-        case .deadlinePassed: complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .noQuorum))
+            rest(request)
+        case .noLeader, .shuttingDown:
+            lost(address, isSuspect: false)
+            request.obstacle = nil
+            rest(request, because: .noQuorum("\(address) knows no leader"))
+        case .busy:
+            request.obstacle = .noQuorum("\(address) is too busy")
+            rest(request)
+        case .deadlinePassed: end(request, .noQuorum("\(address) took it up too late"))
         case .unknownOutcome: lostAnswer(to: request)
         case .transferFailed: complete(request, .failure(.transferFailed))
-        case .diskFull: complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : .diskFull))
+        case .diskFull: end(request, .diskFull)
         case .unsupported: complete(request, .failure(.unsupported))
         case .malformed: complete(request, .failure(.protocolViolation("the member can't read the request")))
         case .corrupt where request.isRead && request.redirects < Self.redirectsMax:
             // Another member's copy may be sound.
             request.redirects += 1
-            forgetLeader()
-            retryLater(request)
+            lost(address, isSuspect: true)
+            rest(request)
         case .corrupt:
-            complete(
-                request,
-                .failure(
-                    request.mayHaveHappened
-                        ? .unknownOutcome
-                        : .refused("the leader: its copy is damaged, or the members' copies differ; see its log")))
+            end(request, .refused("\(address): its copy is damaged, or the members' copies differ; see its log"))
         }
-    }
-
-    private func forgetLeader() {
-        leader = nil
-        nextNode += 1
     }
 
     /// The connection is gone. What never left may go elsewhere, and so may reads.
-    func closed(_ connection: ClientConnection, unsent: [Request], sent: [Request]) {
+    func closed(
+        _ connection: ClientConnection, _ trouble: ClientConnection.Trouble, unsent: [Request], sent: [Request]
+    ) {
         if connections[connection.address] === connection { connections[connection.address] = nil }
-        if leader == connection.address || leader == nil { forgetLeader() }
-        for request in unsent { retryLater(request) }
-        for request in sent { if request.isChange { lostAnswer(to: request) } else { retryLater(request) } }
+        troubles[connection.address] = trouble
+        lost(connection.address, isSuspect: false)
+        for request in unsent { sendAgain(request) }
+        for request in sent { if request.isChange { lostAnswer(to: request) } else { sendAgain(request) } }
     }
 
-    private func retryLater(_ request: Request) {
-        guard !isClosed, request.address == nil else {
-            let failure: BanyanError = request.wasRefused ? .noQuorum : request.unreached
-            complete(request, .failure(request.mayHaveHappened ? .unknownOutcome : failure))
-            return
+    /// To whoever leads, or can answer it; one that is meant for a member alone ends.
+    private func sendAgain(_ request: Request) {
+        guard let address = request.address else {
+            guard mixture == nil, !isClosed else {
+                return end(request, mixture ?? .unreachable("the client is closed"))
+            }
+            return send(request)
         }
-        waiting.append(request)
-        guard !isRetryScheduled else { return }
-        isRetryScheduled = true
+        if case .noSuchHost(let host)? = troubles[address] {
+            return end(request, .noSuchHost("\(address): no such host: \(host)"))
+        }
+        let reason = troubles[address].map { " (\($0.reason))" } ?? ""
+        end(request, .memberUnreachable("the member at \(address) can't be reached\(reason)"))
+    }
+
+    /// Sends a refused request again after a pause that grows with the time for which it is refused.
+    private func rest(_ request: Request, because obstacle: BanyanError? = nil) {
+        guard request.address == nil, !isClosed, mixture == nil else {
+            return end(request, mixture ?? obstacle ?? request.obstacle ?? .unreachable("the client is closed"))
+        }
+        let now = NIODeadline.now()
+        let since = request.refusedSince ?? now
+        request.refusedSince = since
+        request.resumesAt = now + LeaderSearch.pause(after: now - since)
+        resting.append(request)
+        scheduleRest()
+    }
+
+    private func scheduleRest() {
+        guard let next = resting.map(\.resumesAt).min(), restEnds.map({ next < $0 }) ?? true else { return }
+        restEnds = next
         let this = NIOLoopBound(self, eventLoop: loop)
-        loop.scheduleTask(in: Self.retryDelay) {
-            this.value.isRetryScheduled = false
-            this.value.retryNow()
+        loop.scheduleTask(deadline: next) {
+            let core = this.value
+            if core.restEnds == next { core.restEnds = nil }
+            let now = NIODeadline.now()
+            let requests = core.resting.filter { $0.resumesAt <= now }
+            core.resting.removeAll { $0.resumesAt <= now }
+            for request in requests { core.send(request) }
+            core.scheduleRest()
         }
     }
 
-    private func retryNow() {
-        let requests = waiting
-        waiting = []
-        for request in requests {
-            if request.deadline <= .now() { expire(request) } else { send(request) }
-        }
-    }
-
+    /// Its time is over, and no answer to it was lost.
     private func expire(_ request: Request) {
-        let error: BanyanError =
-            request.mayHaveHappened
-            ? .unknownOutcome
-            : request.wasRefused || (isAnswered && request.address == nil)
-                ? .noQuorum : request.unreached
-        complete(request, .failure(error))
+        guard request.address == nil else { return sendAgain(request) }
+        end(request, request.obstacle ?? search.obstacle)
+    }
+
+    /// It was sent, and its time is over.
+    private func expireUnanswered(_ request: Request, by address: String) {
+        if request.leavesTraces { return complete(request, .failure(.unknownOutcome)) }
+        guard request.address == nil else {
+            return end(request, .memberUnreachable("the member at \(address) does not answer, or does not get on"))
+        }
+        end(request, .noQuorum("\(address) does not answer in time"))
+    }
+
+    // MARK: patience
+
+    /// Looks now and then whether the member goes on with a request that may take long.
+    func watch(_ request: Request, _ last: [MemberStatus.Work] = []) {
+        guard !request.isOver, !isClosed, let patience = request.patience, let address = request.address else { return }
+        let this = NIOLoopBound((self, request), eventLoop: loop)
+        loop.scheduleTask(in: min(.milliseconds(500), .nanoseconds(patience.nanoseconds / 4))) {
+            let (core, request) = this.value
+            guard !request.isOver else { return }
+            core.send(
+                Request(
+                    kind: .status, body: ByteBuffer(), deadline: .now() + patience,
+                    completion: { [weak core] in
+                        let work = (try? $0.get()).flatMap { try? MemberStatus($0).workUnderWay }
+                        if let work, work != last { request.progressed() }
+                        core?.watch(request, work ?? last)
+                    }, address: address))
+        }
     }
 
     /// Ends what waits beyond its deadline, on every connection.
@@ -381,28 +506,54 @@ final class ClientCore {
         loop.scheduleTask(in: .milliseconds(50)) {
             let core = this.value
             core.isSweepScheduled = false
-            var isIdle = core.waiting.isEmpty && core.unticketed.isEmpty
-            let late = core.unticketed.filter { $0.deadline <= .now() }
-            core.unticketed.removeAll { $0.deadline <= .now() }
+            let now = NIODeadline.now()
+            core.expireLate(\.leaderless, at: now)
+            core.expireLate(\.resting, at: now)
+            var late: [Request] = []
+            core.unticketed.removeAll { request in
+                guard request.deadline <= now else { return false }
+                late.append(request)
+                return true
+            }
             for request in late { core.expire(request) }
             for connection in Array(core.connections.values) {
-                let (unsent, sent) = connection.takeExpired(at: .now())
+                let (unsent, sent) = connection.takeExpired(at: now)
                 for request in unsent { core.expire(request) }
-                for request in sent {
-                    core.complete(request, .failure(request.unanswered))
-                }
-                let stalled = connection.takeStalled(at: .now())
+                for request in sent { core.expireUnanswered(request, by: connection.address) }
+                let stalled = connection.takeStalled(at: now)
                 // A member that answers nothing may be stopped or cut off: try another.
-                if !sent.isEmpty || !stalled.isEmpty, core.leader == connection.address || core.leader == nil {
-                    core.forgetLeader()
+                if !stalled.isEmpty || sent.contains(where: { $0.address == nil }) {
+                    core.lost(connection.address, isSuspect: true)
                 }
                 for request in stalled {
-                    if request.kind == .write { core.lostAnswer(to: request) } else { core.retryLater(request) }
+                    if request.kind == .write { core.lostAnswer(to: request) } else { core.sendAgain(request) }
                 }
-                if connection.isMute(at: .now()) { connection.close() }
-                if !connection.isIdle { isIdle = false }
+                connection.endIfMute(at: now)
             }
+            let isIdle =
+                core.leaderless.isEmpty && core.resting.isEmpty && core.unticketed.isEmpty
+                && core.connections.values.allSatisfy(\.isIdle)
             if !isIdle && !core.isClosed { core.scheduleSweep() }
         }
+    }
+
+    private func expireLate(_ list: ReferenceWritableKeyPath<ClientCore, [Request]>, at now: NIODeadline) {
+        guard self[keyPath: list].contains(where: { $0.deadline <= now }) else { return }
+        let late = self[keyPath: list].filter { $0.deadline <= now }
+        self[keyPath: list].removeAll { $0.deadline <= now }
+        for request in late { expire(request) }
+    }
+}
+
+extension LeaderSearch.Statement {
+    init(_ status: MemberStatus) {
+        let members = status.members.split(separator: ",").compactMap { part -> (id: UInt64, address: String)? in
+            let sides = part.split(separator: "=", maxSplits: 1)
+            guard sides.count == 2, let id = UInt64(sides[0]) else { return nil }
+            return (id, String(sides[1]))
+        }
+        self.init(
+            leads: status.role == .leader, term: status.term, leader: status.leader, members: members.map(\.address),
+            isRemoved: !members.isEmpty && !members.contains { $0.id == status.id })
     }
 }

@@ -45,11 +45,17 @@ extension BanyanClient {
     public func change(_ changes: MembershipChange...) async throws { try await change(changes) }
 
     public func change(_ changes: [MembershipChange]) async throws {
+        try await change(changes, within: timeoutDuration)
+    }
+
+    /// - Parameter limit: how long it may take, all tries together.
+    package func change(_ changes: [MembershipChange], within limit: Duration) async throws {
         var body = ByteBuffer()
         for change in changes { change.request.write(to: &body) }
-        let end = ContinuousClock.now + timeoutDuration
+        let end = ContinuousClock.now + limit
         while true {
-            var answer = try await send(.changeMembership, body).body
+            let left = max(.milliseconds(1), end - ContinuousClock.now)
+            var answer = try await send(.changeMembership, body, within: left).body
             guard let outcome = answer.readInteger(as: UInt16.self).flatMap(MembershipAnswer.init(rawValue:)) else {
                 throw BanyanError.protocolViolation("the answer to a change of membership can't be read")
             }
@@ -79,7 +85,8 @@ extension MembershipAnswer {
         case .removesLeader: "the only member that votes leads, and can't go"
         case .unreachableMajority:
             "of the members that would vote no majority is heard now, so nothing could be committed; see 'banyan status'"
-        case .nobodyAnswers: "nobody answers at the address; start banyand there first, with --join if it is new"
+        case .nobodyAnswers:
+            "nobody answers at the address, or something that is no member; start banyand there first, with --join if it is new"
         case .anotherAnswers: "another member, or another directory, answers at the address than was asked for"
         case .belongsElsewhere:
             "whoever answers at the address belongs to another cluster; start it with an empty directory"

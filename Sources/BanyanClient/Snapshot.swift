@@ -2,22 +2,23 @@ import NIOCore
 import WireProtocol
 
 extension BanyanClient {
-    /// How long a member may take to begin a snapshot, and to make each of its pieces.
-    private static let pieceTimeout = TimeAmount.seconds(60)
-
     /// Takes a snapshot of the member at `address`: of everything that was acknowledged before the call, and perhaps more.
     ///
-    /// - Parameter receive: called with each piece in order; the pieces one after the other are a snapshot file.
-    package func snapshot(of address: String, _ receive: (ByteBuffer) async throws -> Void) async throws {
-        _ = try await ask(.openSnapshot, ByteBuffer(), address)
-        var next = piece(0, address)
+    /// - Parameters:
+    ///   - patience: how long the member may take to begin it, and to make each of its pieces.
+    ///   - receive: called with each piece in order; the pieces one after the other are a snapshot file.
+    package func snapshot(
+        of address: String, patience: Duration = .seconds(60), _ receive: (ByteBuffer) async throws -> Void
+    ) async throws {
+        _ = try await request(.openSnapshot, ByteBuffer(), address, patience).get()
+        var next = piece(0, address, patience)
         var number: UInt32 = 0
         while true {
             var answer = try await next.get()
             // The next one is on its way while this one is looked at.
             number += 1
             guard let isLast = answer.readInteger(as: UInt8.self) else { throw Self.malformedPiece }
-            if isLast == 0 { next = piece(number, address) }
+            if isLast == 0 { next = piece(number, address, patience) }
             try await receive(answer)
             if isLast != 0 { return }
         }
@@ -25,15 +26,12 @@ extension BanyanClient {
 
     private static let malformedPiece = BanyanError.protocolViolation("a piece of a snapshot can't be read")
 
-    private func piece(_ number: UInt32, _ address: String) -> EventLoopFuture<ByteBuffer> {
-        request(.readSnapshot, ByteBuffer(integer: number), address)
+    private func piece(_ number: UInt32, _ address: String, _ patience: Duration) -> EventLoopFuture<ByteBuffer> {
+        request(.readSnapshot, ByteBuffer(integer: number), address, patience)
     }
 
-    private func ask(_ kind: Frame.Kind, _ body: ByteBuffer, _ address: String) async throws -> ByteBuffer {
-        try await request(kind, body, address).get()
-    }
-
-    /// Has every member that can be reached read all that it keeps. It takes as long as that takes.
+    /// Has every member that can be reached read all that it keeps. It takes as long as that takes: only one
+    /// that shows no progress for the client's timeout is given up.
     public func verify() async throws -> [VerificationReport] {
         let members = try await status()
         return try await withThrowingTaskGroup(of: VerificationReport.self) { group in
@@ -46,35 +44,38 @@ extension BanyanClient {
         guard member.role != "unreachable" else {
             return VerificationReport(member, nil, obstacle: "it can't be reached")
         }
+        guard member.role != "removed" else {
+            return VerificationReport(member, nil, obstacle: "it was removed from the cluster, and can be stopped")
+        }
         do {
-            var answer = try await request(.verify, ByteBuffer(), member.address, within: .hours(1)).get()
+            var answer = try await request(.verify, ByteBuffer(), member.address, timeoutDuration).get()
             guard let found = Verification(from: &answer) else { throw Self.malformedPiece }
             return VerificationReport(member, found)
         } catch let error as BanyanError {
-            return VerificationReport(member, nil, obstacle: "it does not answer: \(error)")
+            return VerificationReport(member, nil, obstacle: "\(error)")
         }
     }
 
     /// Has the member write its state anew while it is in use, without the pages of its file that hold nothing. It takes as
-    /// long as that takes.
+    /// long as that takes: only one that shows no progress for the client's timeout is given up.
     ///
     /// - Throws: `noSuchMember`; `memberUnreachable`; `noQuorum` when it is being done already; `diskFull` when there is no room for two.
     public func compact(_ id: UInt64) async throws -> CompactionReport {
         guard let member = try await status().first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
         guard member.role != "unreachable" else {
-            throw BanyanError.memberUnreachable("member \(id) at \(member.address)")
+            throw BanyanError.memberUnreachable("member \(id) at \(member.address) can't be reached")
         }
-        var answer = try await request(.rewriteState, ByteBuffer(), member.address, within: .hours(24)).get()
+        var answer = try await request(.rewriteState, ByteBuffer(), member.address, timeoutDuration).get()
         guard let rewrite = StateRewrite(from: &answer) else { throw Self.malformedPiece }
         return CompactionReport(id: id, address: member.address, rewrite)
     }
 
     /// A request to one member, whose answer begins with a result code.
     private func request(
-        _ kind: Frame.Kind, _ body: ByteBuffer, _ address: String, within limit: TimeAmount = pieceTimeout
+        _ kind: Frame.Kind, _ body: ByteBuffer, _ address: String, _ patience: Duration
     ) -> EventLoopFuture<ByteBuffer> {
         let promise = makePromise(of: Frame.self)
-        perform(kind, body, to: address, within: limit) {
+        perform(kind, body, to: address, patience: patience) {
             promise.completeWith($0.mapError { $0 as any Error })
         }
         return promise.futureResult.flatMapThrowing { frame in
@@ -109,6 +110,8 @@ public struct CompactionReport: Equatable, Sendable {
 public struct VerificationReport: Equatable, Sendable {
     public let id: UInt64
     public let address: String
+    /// As in `MemberReport`.
+    public let role: String
     /// The last command whose effect the state that was read has, and the state's digest there.
     public let index: UInt64
     public let digest: String
@@ -125,7 +128,7 @@ public struct VerificationReport: Equatable, Sendable {
 
     init(_ member: MemberReport, _ answer: Verification?, obstacle: String? = nil) {
         id = member.id
-        address = member.address
+        (address, role) = (member.address, member.role)
         let found = answer ?? Verification()
         index = found.index
         let digits = String(found.digest, radix: 16)

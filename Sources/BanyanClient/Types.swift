@@ -95,12 +95,16 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
     case conditionFailed(currentRevision: UInt64)
     /// A write was sent and no answer came: it may have happened, and may still happen.
     case unknownOutcome
-    /// Nothing was changed: no member could be reached.
-    case unreachable
-    /// Nothing was changed: the one member that was meant can't be reached.
+    /// Nothing was changed: no member could be reached, for the reason that is given of each address.
+    case unreachable(String)
+    /// Nothing was changed: the one member that was meant can't be reached, or does not answer, as the text says.
     case memberUnreachable(String)
-    /// Nothing was changed: the members that were reached have no leader, or are too busy.
-    case noQuorum
+    /// Nothing was changed: no member that leads could be reached, or it is too busy. The text says what each address answered.
+    case noQuorum(String)
+    /// Nothing was done: the addresses that were given belong to different clusters, as the text says.
+    case differentClusters(String)
+    /// Nothing was done: none of the hosts that were given exists, as the text says.
+    case noSuchHost(String)
     /// The leader could not hand over in its time, and goes on leading.
     case transferFailed
     /// Nothing was changed: too little of the members' disks is free.
@@ -135,11 +139,15 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
                 : "the condition does not hold: the path is at revision \(revision)"
         case .unknownOutcome:
             "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
-        case .unreachable: "no member can be reached; check --nodes and that the members run"
-        case .memberUnreachable(let member): "\(member) can't be reached: see that it runs"
-        case .noQuorum:
-            "the cluster has no leader now (a majority of its members must run), or is too busy: nothing was done; see "
+        case .unreachable(let reasons):
+            "no member can be reached: \(reasons): see that they run, and check the addresses (--nodes or BANYAN_NODES)"
+        case .memberUnreachable(let trouble): "\(trouble): see that it runs"
+        case .noQuorum(let answers):
+            "no leader could be reached in time (\(answers)): nothing was done; a majority of the members must run: see "
                 + "'banyan status', and try again"
+        case .differentClusters(let addresses):
+            "\(addresses): name the members of one cluster with --nodes or BANYAN_NODES"
+        case .noSuchHost(let reasons): "\(reasons): check the addresses (--nodes or BANYAN_NODES)"
         case .transferFailed:
             "the leader could not hand over in its time, and goes on; see 'banyan status' and try again"
         case .diskFull:
@@ -149,6 +157,16 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .noSuchMember: "no such member; see 'banyan member list'"
         case .notCaughtUp: "the learner has not caught up yet; try 'banyan member promote' again a little later"
         case .protocolViolation(let reason): "a member broke the protocol: \(reason)"
+        }
+    }
+}
+
+extension BanyanError {
+    /// Whether it would be the same for whoever tries again.
+    var isFinal: Bool {
+        switch self {
+        case .unknownOutcome, .unreachable, .memberUnreachable, .noQuorum: false
+        default: true
         }
     }
 }

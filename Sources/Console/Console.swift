@@ -32,6 +32,8 @@ package enum Console {
     package static func run<Command: ParsableCommand>(
         _ root: Command.Type, _ arguments: [String] = arguments
     ) async -> Never {
+        Descriptors.fillStandard()
+        Descriptors.raiseLimit()
         signal(SIGPIPE, SIG_IGN)
         do {
             var command = try root.parseAsRoot(arguments)
@@ -50,14 +52,19 @@ package enum Console {
                 complain(name, "\(error)")
                 exit(1)
             case _ where root.exitCode(for: error) == .success:
-                // A request for help.
+                let place = place(root, arguments, name)
+                if place.isGroup, !isQuestion(arguments) {
+                    // The parser takes a command that is left out for a request for help.
+                    complain(name, place.wrong)
+                    exit(wrongUsage)
+                }
                 try? print(root.fullMessage(for: error))
                 exit(0)
             default:
-                let command = commandPath(root, arguments, name).joined(separator: " ")
+                let place = place(root, arguments, name)
                 // Values to choose from come in lines of their own.
                 let message = root.message(for: error).replacing("\n  - ", with: " ")
-                complain(name, "\(message); see '\(command) --help'")
+                complain(name, place.isGroup && place.next != nil ? place.wrong : place.see(message))
                 exit(wrongUsage)
             }
         }
@@ -74,18 +81,49 @@ package enum Console {
         }
     }
 
-    /// The command that the arguments name, and the commands above it: whose help says more.
-    private static func commandPath(
-        _ command: any ParsableCommand.Type, _ arguments: [String], _ name: String
-    ) -> [String] {
-        for argument in arguments where !argument.hasPrefix("-") {
-            let below = command.configuration.subcommands.first {
-                ($0.configuration.commandName ?? $0._commandName) == argument
+    /// How far the arguments name a command.
+    struct Place: Equatable {
+        /// The command, and those above it: whose help says more.
+        var path: [String]
+        /// The commands below it; none of them is named.
+        var commands: [String]
+        /// What stands in the place of one of them.
+        var next: String?
+
+        var isGroup: Bool { !commands.isEmpty }
+
+        func see(_ message: String) -> String { "\(message); see '\(path.joined(separator: " ")) --help'" }
+
+        /// What to say when none of the commands is named.
+        var wrong: String {
+            let usage =
+                "usage: \(path.joined(separator: " ")) COMMAND, which is one of \(commands.joined(separator: ", "))"
+            guard let next else { return see("a command is missing: " + usage) }
+            guard let nearest = Nearest.word(to: next, among: commands) else {
+                return see("there is no command '\(next)': " + usage)
             }
-            guard let below else { break }
-            return [name] + commandPath(below, Array(arguments.drop { $0 != argument }.dropFirst()), argument)
+            return see("there is no command '\(next)': did you mean '\(nearest)'?")
         }
-        return [name]
+    }
+
+    static func place(_ command: any ParsableCommand.Type, _ arguments: [String], _ name: String) -> Place {
+        let below = command.configuration.subcommands
+        let names = below.map { $0.configuration.commandName ?? $0._commandName }
+        let next = arguments.first { !$0.hasPrefix("-") }
+        guard let next, let position = names.firstIndex(of: next) else {
+            return Place(path: [name], commands: names, next: next)
+        }
+        var place = place(below[position], Array(arguments.drop { $0 != next }.dropFirst()), next)
+        place.path.insert(name, at: 0)
+        return place
+    }
+
+    /// Whether the program is asked about itself.
+    private static func isQuestion(_ arguments: [String]) -> Bool {
+        arguments.contains { argument in
+            ["-h", "--help", "-help", "help", "--version", "--help-hidden"].contains(argument)
+                || ["--generate-completion-script", "--experimental-dump-help"].contains { argument.hasPrefix($0) }
+        }
     }
 
     /// One line on stderr.

@@ -2,6 +2,7 @@ import ArgumentParser
 import BanyanClient
 import Console
 import Foundation
+import NIOCore
 
 @main
 struct Banyan: AsyncParsableCommand {
@@ -27,6 +28,8 @@ struct Banyan: AsyncParsableCommand {
         ])
 
     static func main() async {
+        // One client, one loop: it does little, and each loop takes files and a thread.
+        NIOSingletons.groupLoopCountSuggestion = 1
         await Console.run(Self.self, commandFirst(Console.arguments))
     }
 
@@ -41,7 +44,7 @@ struct Banyan: AsyncParsableCommand {
             options.append(option)
             if option == "--nodes" || option == "--timeout", let value = rest.popFirst() { options.append(value) }
         }
-        guard let command = rest.popFirst() else { return arguments }
+        guard let command = rest.popFirst() else { return [] }
         var commands = [command]
         let groups: [any ParsableCommand.Type] = [
             MirrorCommand.self, LeaderCommand.self, MemberCommand.self, SnapshotCommand.self,
@@ -60,6 +63,7 @@ extension CommandFailure {
             case .notFound, .noSuchMember: 3
             case .conditionFailed: 4
             case .unknownOutcome, .unreachable, .memberUnreachable, .noQuorum: 5
+            case .differentClusters, .noSuchHost: 2
             default: 1
             }
         self.init("\(path): \(error)", exitCode: exitCode)
@@ -68,24 +72,30 @@ extension CommandFailure {
 
 /// The options that every command takes.
 struct ClusterOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Addresses of members, one at least (or BANYAN_NODES).", valueName: "host:port,..."))
+    @Option(
+        help: ArgumentHelp("Addresses of members, one at least (or BANYAN_NODES).", valueName: "host:port,..."),
+        transform: NodeList.option)
     var nodes: NodeList?
 
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Option(help: ArgumentHelp("How long to try, as in 500ms, 5s or 1m.", valueName: "duration"))
+    @Option(help: ArgumentHelp("The longest time without progress, as in 500ms, 5s or 1m.", valueName: "duration"))
     var timeout = TimeSpan(seconds: 5)
 
     func validate() throws {
         guard timeout.seconds >= 0.001 else { throw ValidationError("--timeout must be positive") }
     }
 
+    /// An event loop, standard descriptors, /proc, name look-ups, files, members that were not named, and some to spare.
+    private static let descriptors = 24
+
     /// Runs `body` with a client, and turns what it throws into one line about `path`.
     func withClient<Result: Sendable>(
         _ path: String, _ body: (BanyanClient) async throws -> Result
     ) async throws -> Result {
         let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
+        try Descriptors.require(Self.descriptors + list.addresses.count)
         let client = BanyanClient(nodes: list.addresses, timeout: timeout.duration)
         do {
             let result = try await body(client)
@@ -94,7 +104,6 @@ struct ClusterOptions: ParsableArguments {
         } catch {
             await client.close()
             guard let error = error as? BanyanError else { throw error }
-            if error == .unreachable { throw CommandFailure("\(path): \(list.unreachableText)", exitCode: 5) }
             throw CommandFailure(error, at: path)
         }
     }

@@ -17,14 +17,23 @@ struct LeaderCommand: AsyncParsableCommand {
     private static func show(_ cluster: ClusterOptions, _ client: BanyanClient) async throws {
         let end = ContinuousClock.now + cluster.timeout.duration
         var leader: MemberReport?
+        var members: [MemberReport] = []
         while leader == nil {
-            leader = try await client.status().filter { $0.role == "leader" }.max { $0.term < $1.term }
+            members = try await client.status(within: min(.seconds(1), max(.milliseconds(100), end - .now)))
+            leader = members.filter { $0.role == "leader" }.max { $0.term < $1.term }
             if leader == nil {
                 guard ContinuousClock.now < end else { break }
                 try await Task.sleep(for: .milliseconds(20))
             }
         }
-        guard let leader else { throw BanyanError.noQuorum }
+        guard let leader else {
+            throw BanyanError.noQuorum(
+                members.map { member in
+                    member.role == "unreachable"
+                        ? "member \(member.id) at \(member.address) can't be reached"
+                        : "member \(member.id) knows no leader"
+                }.joined(separator: "; "))
+        }
         try cluster.show(
             Leader(id: leader.id, address: leader.address, term: leader.term),
             "member \(leader.id) on \(leader.address) leads in term \(leader.term)")

@@ -57,7 +57,10 @@ struct MemberCommand: AsyncParsableCommand {
     private static func promote(_ ids: [UInt64], _ cluster: ClusterOptions, _ client: BanyanClient) async throws {
         let end = ContinuousClock.now + cluster.timeout.duration
         while true {
-            do { return try await client.change(ids.map { .promote($0) }) } catch BanyanError.notCaughtUp {
+            // What begins at the end still gets a moment.
+            let left = max(.milliseconds(500), end - .now)
+            do { return try await client.change(ids.map { .promote($0) }, within: left) } catch BanyanError.notCaughtUp
+            {
                 guard ContinuousClock.now < end else { throw BanyanError.notCaughtUp }
                 try await Task.sleep(for: .milliseconds(50))
             }

@@ -77,23 +77,28 @@ struct SnapshotCommand: AsyncParsableCommand {
 
         func validate() throws {
             if file == "-" { throw ValidationError("a snapshot is written to a file: name one") }
-            if let from, UInt64(from) == nil, NodeList(argument: from)?.addresses.count != 1 {
-                throw ValidationError("--from is a member's id, or its HOST:PORT")
-            }
+            if let from, UInt64(from) == nil { _ = try Self.address(from) }
+        }
+
+        private static func address(_ text: String) throws -> String {
+            let list = try NodeList.option(text)
+            guard list.addresses.count == 1 else { throw ValidationError("--from is a member's id, or its HOST:PORT") }
+            return list.addresses[0]
         }
 
         func run() async throws {
             let part = try PartialFile(of: file)
-            let bar = isatty(STDERR_FILENO) == 1 && !cluster.json
+            let line = ProgressLine(isWanted: !cluster.json)
+            defer { line.clear() }
             try await cluster.withClient(file) { client in
                 let address = try await source(client)
                 var bytes = 0
-                try await client.snapshot(of: address) { piece in
+                try await client.snapshot(of: address, patience: cluster.timeout.duration) { piece in
                     try part.write(piece)
                     bytes += piece.readableBytes
-                    if bar { FileHandle.standardError.write(Data("\r\(bytes >> 20) MiB from \(address) ".utf8)) }
+                    line.show("\(bytes >> 20) MiB from \(address)")
                 }
-                if bar { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
+                line.clear()
             }
             try part.sync()
             let report = try SnapshotCommand.check(part.path, as: file)
@@ -102,7 +107,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
 
         private func source(_ client: BanyanClient) async throws -> String {
-            if let from, UInt64(from) == nil { return from }
+            if let from, UInt64(from) == nil { return try Self.address(from) }
             let all = try await client.status()
             if let id = from.flatMap({ UInt64($0) }) {
                 guard let member = all.first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
@@ -111,7 +116,7 @@ struct SnapshotCommand: AsyncParsableCommand {
             let members = all.filter { $0.role != "unreachable" }
             // The leader has enough to do.
             guard let member = members.first(where: { $0.role == "follower" }) ?? members.first else {
-                throw BanyanError.unreachable
+                throw BanyanError.unreachable("none of the members answers")
             }
             return member.address
         }

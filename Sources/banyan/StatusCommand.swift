@@ -9,7 +9,8 @@ struct StatusCommand: AsyncParsableCommand {
         discussion: """
             Members with the same applied index have the same digest. "state" is the file of a member's tree; what of it is \
             "unused" holds nothing and is used for later writes ('banyan compact' gives it back to the disk); "free" is what \
-            may still be written. A "removed" member still runs, and belongs to the cluster no more: stop it. Work under way, such as a snapshot on its way to a member, stands below the table; --json \
+            may still be written; "clients" is what it holds in memory for all of them. A "removed" member still runs, and belongs to the cluster no more: stop it. Work under way, such as a snapshot on its way to a member, stands below the table, and what somebody should look at: a disk that waits, a member in a term that nobody believes, \
+            what was refused because no sound member sends it; --json \
             has more figures.
             """)
 
@@ -67,9 +68,10 @@ struct StatusCommand: AsyncParsableCommand {
             return ["\(row.id)", row.address, row.role] + figures + Self.disk(row.statistics)
         }
         let work = rows.flatMap { row in row.workUnderWay.map { "member \(row.id): \(Self.text($0))" } }
+        let warnings = members.flatMap { MemberWarnings.lines(of: $0.id, $0.statistics) }
         try cluster.show(
             Status(members: rows),
-            ([Self.aligned([Self.columns] + table)] + work).joined(separator: "\n"))
+            ([Self.aligned([Self.columns] + table)] + work + warnings).joined(separator: "\n"))
         if !members.contains(where: { $0.role == "leader" }) {
             throw CommandFailure("status: no member leads; a majority must run", exitCode: 5)
         }
@@ -77,15 +79,16 @@ struct StatusCommand: AsyncParsableCommand {
 
     private static let columns = [
         "id", "address", "role", "term", "commit", "applied", "digest", "state", "unused", "free",
+        "clients",
     ]
 
     private static func disk(_ statistics: [String: UInt64]) -> [String] {
         guard let bytes = statistics["state_bytes"], let unused = statistics["state_unused_bytes"],
             let free = statistics["free_bytes"]
-        else { return ["", "", ""] }
+        else { return ["", "", "", ""] }
         return [
             ByteSize(bytes: bytes).rounded, "\(bytes == 0 ? 0 : unused * 100 / bytes) %",
-            ByteSize(bytes: free).rounded,
+            ByteSize(bytes: free).rounded, statistics["clients_bytes"].map { ByteSize(bytes: $0).rounded } ?? "",
         ]
     }
 

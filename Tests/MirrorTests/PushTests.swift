@@ -147,10 +147,10 @@ struct PushTests {
         let folder = try Folder()
         for number in 0..<200 { folder.write("f\(number)", "x") }
         let tree = MemoryTree { tree, call, _ in
-            if call == "put", tree.calls.count > 100 { throw BanyanError.noQuorum }
+            if call == "put", tree.calls.count > 100 { throw BanyanError.noQuorum("nobody leads") }
         }
         let summary = try await Mirror(tree, patience: .milliseconds(300)).push(folder.bytes, to: .of("/t"))
-        #expect(summary.stopped == .noQuorum && summary.files > 50)
+        #expect(summary.stopped == .noQuorum("nobody leads") && summary.files > 50)
         // None was tried twice: nobody got an answer while it waited.
         #expect(tree.calls.count < 300)
     }
