@@ -1,10 +1,14 @@
+import BanyanClient
 import Console
 import Foundation
 
-/// Members as child processes, and what happens to them, line by line.
+/// Members as child processes, and what happens to them, in sentences.
+///
+/// Their logs go to files: a pipe that this program does not read, since it is stopped or its terminal is held, would hold
+/// the members up. What is told is what a client sees of them, and how they end.
 actor LocalCluster {
     private enum Happening: Sendable {
-        case line(member: Int, String)
+        case seen([MemberReport])
         case ended(member: Int, process: Int32, status: String)
         case typed(String)
         case stop
@@ -92,14 +96,21 @@ actor LocalCluster {
             while let line = readLine() { continuation.yield(.typed(line)) }
         }
         for id in 1...nodes { try start(id, continuation) }
-        say("\(nodes) members; in another terminal:  export BANYAN_NODES=\(addresses)")
+        say(
+            "\(nodes) members, whose logs are \(log(1)) and so on; in another terminal:  export BANYAN_NODES=\(addresses)"
+        )
         say("type help to see what can be done to them")
+        let watcher = Task { await Self.watch(addresses.split(separator: ",").map(String.init), continuation) }
+        defer { watcher.cancel() }
+        var story = ClusterStory()
         for await happening in happenings {
             switch happening {
-            case .line(let member, let line): report(line, of: member)
+            case .seen(let reports): for line in story.tell(sights(reports)) { say(line) }
             case .ended(let member, let process, let status):
                 if members[member]?.processIdentifier == process { members[member] = nil }
-                say("member \(member) ended (\(status)); type 'start \(member)' to bring it back")
+                say(
+                    "member \(member) ended (\(status))\(lastWords(of: member)); type 'start \(member)' to bring it back"
+                )
             case .typed(let line): if try !obey(line, continuation) { continuation.yield(.stop) }
             case .stop:
                 await stop()
@@ -114,8 +125,7 @@ actor LocalCluster {
         let process = Process()
         process.executableURL = server
         process.arguments = ["--data", directory, "--id", "\(id)", "--cluster", list, "--bootstrap"]
-        let output = Pipe()
-        process.standardError = output
+        process.standardError = try openLog(id)
         process.standardInput = FileHandle.nullDevice
         process.terminationHandler = { process in
             let how = process.terminationReason == .uncaughtSignal ? "signal" : "exit code"
@@ -125,19 +135,6 @@ actor LocalCluster {
         }
         try process.run()
         members[id] = process
-        let reading = output.fileHandleForReading
-        Thread.detachNewThread {
-            var rest = Data()
-            while true {
-                let bytes = reading.availableData
-                if bytes.isEmpty { break }
-                rest += bytes
-                while let newline = rest.firstIndex(of: 10) {
-                    continuation.yield(.line(member: id, String(decoding: rest[..<newline], as: UTF8.self)))
-                    rest = Data(rest[(newline + 1)...])
-                }
-            }
-        }
         say("member \(id) on 127.0.0.1:\(port + id - 1) is process \(process.processIdentifier)")
     }
 
@@ -169,26 +166,79 @@ actor LocalCluster {
         return true
     }
 
+    /// How long a member may take to end.
+    private static let farewell = Duration.seconds(10)
+
     private func stop() async {
         say("stopping")
         for process in members.values {
             kill(process.processIdentifier, SIGCONT)
             process.terminate()
         }
-        for process in members.values { process.waitUntilExit() }
+        let end = ContinuousClock.now + Self.farewell
+        while members.values.contains(where: \.isRunning), ContinuousClock.now < end {
+            try? await Task.sleep(for: .milliseconds(20))
+        }
+        for (id, process) in members where process.isRunning {
+            say("member \(id) does not end, and is killed")
+            kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+        }
     }
 
-    /// The member's log line without its time and label, or what it says when it can't start.
-    private func report(_ line: String, of member: Int) {
-        let isLogged = line.first?.isNumber ?? false
-        let text = isLogged ? line.split(separator: " ", maxSplits: 3).last.map(String.init) ?? line : line
-        say("member \(member)  \(text)")
+    // MARK: what is seen
+
+    private static let lookInterval = Duration.milliseconds(200)
+    /// Members on this machine answer soon, unless they are stopped.
+    private static let answerMax = Duration.milliseconds(500)
+
+    private static func watch(_ addresses: [String], _ continuation: AsyncStream<Happening>.Continuation) async {
+        let client = BanyanClient(nodes: addresses, timeout: .seconds(5))
+        while !Task.isCancelled {
+            let reports = (try? await client.status(within: answerMax)) ?? []
+            continuation.yield(.seen(reports))
+            try? await Task.sleep(for: lookInterval)
+        }
+        await client.close()
+    }
+
+    /// Of each member of the list, as it was started: whoever was added since is seen by 'banyan status'.
+    private func sights(_ reports: [MemberReport]) -> [ClusterStory.Sight] {
+        (1...nodes).map { id in
+            let report = reports.first { $0.id == UInt64(id) && $0.role != "unreachable" }
+            return ClusterStory.Sight(
+                id: UInt64(id), role: report?.role, term: report?.term ?? 0, applied: report?.appliedIndex ?? 0)
+        }
+    }
+
+    // MARK: logs
+
+    private static let logBytesMax = 16 << 20
+
+    private func log(_ id: Int) -> String { "\(data)/\(id).log" }
+
+    /// A log that has become long begins anew.
+    private func openLog(_ id: Int) throws -> FileHandle {
+        var info = stat()
+        let isLong = stat(log(id), &info) == 0 && info.st_size > Self.logBytesMax
+        let descriptor = open(log(id), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (isLong ? O_TRUNC : 0), 0o600)
+        guard descriptor >= 0 else { throw CommandFailure("\(log(id)): \(String(cString: strerror(errno)))") }
+        return FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+    }
+
+    /// What a member that could not start, or go on, said last.
+    private func lastWords(of id: Int) -> String {
+        guard let file = FileHandle(forReadingAtPath: log(id)), let end = try? file.seekToEnd() else { return "" }
+        try? file.seek(toOffset: end > 4096 ? end - 4096 : 0)
+        let text = String(decoding: (try? file.readToEnd()) ?? Data(), as: UTF8.self)
+        guard let line = text.split(whereSeparator: \.isNewline).last, line.hasPrefix("banyand: ") else { return "" }
+        return ": \(line.dropFirst("banyand: ".count))"
     }
 
     private func say(_ text: String) {
         let time = Date().formatted(.iso8601.time(includingFractionalSeconds: false))
         // Not `print`: its buffer would have to be flushed, and C flushes one stream only after waiting for the lock of
-        // standard input, which the thread that reads the commands holds.
-        FileHandle.standardOutput.write(Data("\(time)  \(text)\n".utf8))
+        // standard input, which the thread that reads the commands holds. Whoever reads it may have gone: the members go on.
+        try? Console.print("\(time)  \(text)")
     }
 }

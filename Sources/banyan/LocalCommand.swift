@@ -5,7 +5,8 @@ struct LocalCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "local", abstract: "Run a cluster on this machine, in the foreground.",
         discussion: """
-            It prints a line for each thing that happens to the cluster. While it runs, type
+            It prints a sentence for each thing that happens to the cluster: who leads, who does not answer, who is behind. The \
+            members' logs are files in --data. While it runs, type
               kill 1      SIGKILL member 1          start 1     start it again
               pause 1     SIGSTOP member 1          resume 1    let it go on
               quit        stop all (or Ctrl-C)
