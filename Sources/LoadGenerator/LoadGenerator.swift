@@ -12,7 +12,7 @@ package enum LoadGenerator {
     ///   - faults: what is done to the cluster meanwhile.
     ///   - interruption: ends the load early, when it brings something.
     ///   - filling: called while files are written before the load begins, with how many there are; at last with all.
-    ///   - progress: called after each second that is measured, on the load's thread.
+    ///   - progress: called after each part of the time that is measured, on the load's thread.
     /// - Throws: `BanyanError` when the cluster is not there, or the files that the load needs can't be written; what a
     ///   fault's aim throws, before the load when nobody could be struck now.
     package static func run(

@@ -6,6 +6,11 @@ package struct LoadResult: Sendable {
 
     /// Acknowledged within the time that was measured.
     package internal(set) var operations = 0
+    /// Due within the time that was measured. Of an open loop, the schedule's; of a closed one, what was sent.
+    package internal(set) var due = 0
+    /// Due before that time, and ended within it: what the warm-up left. Every request that was due ended in one way:
+    /// `due + carried` is `operations + late + refused + unknown + unsent`.
+    package internal(set) var carried = 0
     /// Due within that time, and acknowledged after it.
     package internal(set) var late = 0
     /// Refused: it is certain that nothing happened, or will.
@@ -47,10 +52,12 @@ package struct LoadResult: Sendable {
         Histogram<UInt64>(numberOfSignificantValueDigits: .three)
     }
 
-    /// What was answered in one second.
+    /// What was answered in a part of the time: a second, or a tenth of one where the whole is short.
     package struct Second: Sendable, Encodable {
-        /// From 1 on.
-        package var second: Int
+        /// At which its part ends.
+        package var second: Double
+        /// How long its part is.
+        package var length: Double
         package var operations = 0
         package var errors = 0
         /// Milliseconds, of what was acknowledged; nil when nothing was.
@@ -59,6 +66,8 @@ package struct LoadResult: Sendable {
         package var max: Double?
         /// 0: none that answers.
         package var leader: UInt64 = 0
+
+        package var operationsPerSecond: Double { Double(operations) / length }
     }
 
     /// Who led from a second on; 0: nobody that answers.

@@ -22,7 +22,9 @@ final class LoadRun {
     private var latencies: [LoadResult.Latencies]
 
     private var result: LoadResult
-    private var current = LoadResult.Second(second: 1)
+    private var current: LoadResult.Second
+    /// How long the parts of the timeline are, in tenths of a second: gaps are short, and long runs have many parts.
+    private let tenths: Int
     private var currentLatency = LoadResult.latencies
     private var measureFrom = NIODeadline.now()
     private var stopAt = NIODeadline.now()
@@ -66,6 +68,8 @@ final class LoadRun {
         weightSum = load.mix.weights.reduce(0) { $0 + $1.weight }
         struckBy = Array(repeating: nil, count: load.clients)
         result = LoadResult(seconds: Double(Self.amount(load.duration).nanoseconds) / 1e9)
+        tenths = load.duration < .seconds(60) ? 1 : 10
+        current = Self.part(1, tenths)
     }
 
     func start() {
@@ -80,7 +84,7 @@ final class LoadRun {
             run.usageBefore = Usage.now()
             run.lastAcknowledged = .now()
         }
-        loop.scheduleTask(deadline: measureFrom + .seconds(1)) { this.value.endSecond() }
+        loop.scheduleTask(deadline: partEnd) { this.value.endPart() }
         loop.scheduleTask(deadline: stopAt) { this.value.stop() }
         if load.rate == nil {
             for client in 0..<load.clients { send(client, due: .now()) }
@@ -198,7 +202,12 @@ final class LoadRun {
         // counts what was answered in that time, whenever it was sent.
         let isMeasured = due >= measureFrom
         let isInTime = now >= measureFrom && now <= stopAt
-        if isMeasured { waited(latency, for: operation) }
+        if isMeasured {
+            result.due += 1
+            waited(latency, for: operation)
+        } else if isInTime {
+            result.carried += 1
+        }
         if case .acknowledged = outcome {
             if isInTime {
                 result.operations += 1
@@ -306,15 +315,24 @@ final class LoadRun {
 
     // MARK: time
 
-    private func endSecond() {
-        guard !isOver else { return }
-        closeSecond()
-        current = LoadResult.Second(second: current.second + 1)
-        let this = NIOLoopBound(self, eventLoop: loop)
-        loop.scheduleTask(deadline: measureFrom + .seconds(Int64(current.second))) { this.value.endSecond() }
+    private static func part(_ number: Int, _ tenths: Int) -> LoadResult.Second {
+        LoadResult.Second(second: Double(number * tenths) / 10, length: Double(tenths) / 10)
     }
 
-    private func closeSecond() {
+    /// When the present part ends.
+    private var partEnd: NIODeadline {
+        measureFrom + .milliseconds(Int64((result.timeline.count + 1) * tenths * 100))
+    }
+
+    private func endPart() {
+        guard !isOver else { return }
+        closePart()
+        current = Self.part(result.timeline.count + 1, tenths)
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(deadline: partEnd) { this.value.endPart() }
+    }
+
+    private func closePart() {
         if currentLatency.totalCount > 0 {
             let at = { [currentLatency] in Double(currentLatency.valueAtPercentile($0)) / 1000 }
             (current.p50, current.p99, current.max) = (at(50), at(99), Double(currentLatency.max) / 1000)
@@ -337,13 +355,17 @@ final class LoadRun {
     /// No request becomes due any more; those under way are waited for.
     private func stop() {
         guard !isOver else { return }
-        // The beginning of a second is no second, unless there is no other.
-        if result.timeline.count < current.second {
-            if result.timeline.isEmpty || sinceMeasuring > Double(current.second) - 0.5 {
-                closeSecond()
-            } else {
-                result.timeline[result.timeline.count - 1].errors += current.errors
-            }
+        // A thread that was kept waiting is late for several.
+        while partEnd < min(stopAt, .now()) {
+            closePart()
+            current = Self.part(result.timeline.count + 1, tenths)
+        }
+        // The beginning of a part is none, unless there is no other.
+        if result.timeline.isEmpty || sinceMeasuring > current.second - current.length / 2 {
+            closePart()
+        } else {
+            result.timeline[result.timeline.count - 1].errors += current.errors
+            result.timeline[result.timeline.count - 1].operations += current.operations
         }
         isOver = true
         let used = Usage.now() - usageBefore
@@ -367,6 +389,7 @@ final class LoadRun {
             sent += 1
             guard due >= measureFrom else { continue }
             result.unsent += 1
+            result.due += 1
             waited(UInt64((now - due).nanoseconds / 1000), for: chooseOperation())
         }
         for operation in Load.Operation.allCases where latencies[operation.position].totalCount > 0 {

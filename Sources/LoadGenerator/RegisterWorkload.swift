@@ -27,7 +27,9 @@ package enum RegisterWorkload {
     /// - Parameter interruption: ends the work early, when it brings something.
     package static func run(_ load: Load, until interruption: AsyncStream<Void>) async throws -> Result {
         let clients = (0..<load.connections).map { _ in BanyanClient(nodes: load.nodes, timeout: .seconds(5)) }
-        let run = Run(load, directory: "/register/\(UInt64.random(in: 1...UInt64.max))")
+        // Reads that are spread need to know over whom.
+        let members = load.isSpread ? try await clients[0].status().map(\.address) : []
+        let run = Run(load, members: members, directory: "/register/\(UInt64.random(in: 1...UInt64.max))")
         let listener = Task { for await _ in interruption { await run.end() } }
         await withTaskGroup(of: Void.self) { group in
             for client in 0..<load.clients {
@@ -53,6 +55,8 @@ package enum RegisterWorkload {
     private actor Run {
         private let load: Load
         private let directory: String
+        private let members: [String]
+        private var nextMember = 0
         private let began = ContinuousClock.now
         private var history: History = []
         private var lastValue = 0
@@ -60,8 +64,9 @@ package enum RegisterWorkload {
         private var isOver = false
         private var firstFailure: String?
 
-        init(_ load: Load, directory: String) {
+        init(_ load: Load, members: [String], directory: String) {
             self.load = load
+            self.members = members
             self.directory = directory
         }
 
@@ -125,7 +130,7 @@ package enum RegisterWorkload {
                     )
                 case .delete: _ = try await connection.remove(path(file))
                 case .get:
-                    let (content, info) = try await connection.get(path(file), load.consistency)
+                    let (content, info) = try await connection.get(path(file), load.consistency, from: reader)
                     let value = Int(String(decoding: content, as: UTF8.self)) ?? -1
                     (seen, outcome) = ((value, info.revision), .value(value))
                 }
@@ -141,6 +146,13 @@ package enum RegisterWorkload {
             return nil
         }
 
+        /// Each member in its turn, where reads are spread; else nil: where the client finds the leader.
+        private var reader: String? {
+            guard !members.isEmpty else { return nil }
+            nextMember += 1
+            return members[nextMember % members.count]
+        }
+
         private func finish(_ position: Int, _ outcome: Histories.Operation.Outcome) {
             history[position].returned = now
             history[position].outcome = outcome
@@ -151,7 +163,8 @@ package enum RegisterWorkload {
             if firstFailure == nil { firstFailure = "\(error)" }
             // These prove that nothing was changed; a get that says nothing stands for it.
             switch error as? BanyanError {
-            case .noQuorum, .unreachable, .memberUnreachable, .refused: history[position].kind = .get
+            case .noQuorum, .unreachable, .memberUnreachable, .refused, .differentClusters, .noSuchHost:
+                history[position].kind = .get
             default: break
             }
         }

@@ -36,7 +36,9 @@ struct BanyanLoad: AsyncParsableCommand {
     enum Level: String, ExpressibleByArgument, CaseIterable { case linearizable, lease, stale }
     enum Target: String, ExpressibleByArgument, CaseIterable { case leader, spread }
 
-    @Option(help: ArgumentHelp("Addresses of members (or BANYAN_NODES).", valueName: "host:port,..."))
+    @Option(
+        help: ArgumentHelp("Addresses of members (or BANYAN_NODES).", valueName: "host:port,..."),
+        transform: NodeList.option)
     var nodes: NodeList?
     @Option(help: "put, get, list, mixed (see --mix), or register (see --history).") var workload = Workload.put
     @Option(help: ArgumentHelp("Of mixed: the parts of each kind.", valueName: "put=50,get=40,list=10"))
@@ -44,7 +46,7 @@ struct BanyanLoad: AsyncParsableCommand {
     @Option(help: "How many requests are under way at once, at the most; 256, with --ramp up to 1024.") var clients:
         Int?
     @Option(help: "Over how many connections.") var connections = 16
-    @Option(help: "Bytes of a file, 1048576 at the most.") var size = 256
+    @Option(help: ArgumentHelp("Bytes of a file, 1MiB at the most.", valueName: "size")) var size = ByteSize(bytes: 256)
     @Option(help: "How many files.") var files = 10_000
     @Option(help: "In how many directories.") var directories = 100
     @Option(help: "uniform, or zipfian: a few files very often.") var distribution = KeyDistribution.uniform
@@ -65,7 +67,7 @@ struct BanyanLoad: AsyncParsableCommand {
         help: ArgumentHelp("Exit with 1 when a larger part of the requests failed.", valueName: "0..1"))
     var errorRateMax = 0.0
     @Option(help: ArgumentHelp("Write the result as JSON; - is standard output.", valueName: "file")) var json: String?
-    @Option(help: ArgumentHelp("Write a line for each second.", valueName: "file")) var csv: String?
+    @Option(help: ArgumentHelp("Write a line for each second, or tenth of one.", valueName: "file")) var csv: String?
     @Option(help: ArgumentHelp("Write a page with charts.", valueName: "file")) var html: String?
     @Option(
         help: ArgumentHelp(
@@ -75,11 +77,11 @@ struct BanyanLoad: AsyncParsableCommand {
 
     func validate() throws {
         guard clients ?? 1 > 0, connections > 0, directories > 0, duration.seconds >= 0.01,
-            (0...(1 << 20)).contains(size)
+            size.bytes <= 1 << 20
         else {
             throw ValidationError(
-                "--clients, --connections and --directories must be positive, --duration at least 0.01s, --size from 0 to "
-                    + "1048576")
+                "--clients, --connections and --directories must be positive, --duration at least 0.01s, --size at the "
+                    + "most 1MiB")
         }
         guard clients ?? 1 <= 65_536 else { throw ValidationError("--clients: at most 65536") }
         guard (1...1_000_000_000).contains(files) else { throw ValidationError("--files is from 1 to 1000000000") }
@@ -110,6 +112,9 @@ struct BanyanLoad: AsyncParsableCommand {
     /// Whether it was said what to do with what is measured.
     private var isMeasuring: Bool { json != nil || csv != nil || html != nil || errorRateMax > 0 }
 
+    /// Event loops, standard descriptors, /proc, the output files, and some to spare.
+    private static let descriptors = 32
+
     static func main() async { await Console.run(Self.self) }
 
     private func load(of nodes: [String]) -> Load {
@@ -128,7 +133,7 @@ struct BanyanLoad: AsyncParsableCommand {
             }
         return Load(
             nodes: nodes, mix: operations, clients: clients ?? (ramp ? 1024 : 256), connections: connections,
-            size: size, files: files,
+            size: Int(size.bytes), files: files,
             directories: min(directories, files), distribution: distribution, consistency: level,
             isSpread: target == .spread, rate: rate, isFilled: fill, duration: duration.duration,
             warmup: warmup.duration)
@@ -137,29 +142,32 @@ struct BanyanLoad: AsyncParsableCommand {
     func run() async throws {
         let list = try NodeList.resolve(nodes, environment: ProcessInfo.processInfo.environment["BANYAN_NODES"])
         let load = load(of: list.addresses)
+        try Descriptors.require(Self.descriptors + load.connections * max(2, list.addresses.count))
         // After an hour's load it is too late to learn that the result can't be kept.
-        for path in [json, csv, html, history] { if let path { try checkWritable(path) } }
+        let (json, csv, html) = (
+            try self.json.map(OutputFile.init), try self.csv.map(OutputFile.init), try self.html.map(OutputFile.init)
+        )
         let interruption = Interruption()
-        if let history { return try await runRegister(load, to: history, interruption) }
+        if let history { return try await runRegister(load, to: OutputFile(history), interruption) }
         if ramp {
             return try await Ramp(workload: workload.rawValue, json: json, errorRateMax: errorRateMax)
                 .run(load, interruption)
         }
         let result = try await measure(load, faults: during?.faults(on: list.addresses) ?? [], interruption)
         let report = Report(workload: workload.rawValue, load: load, result: result)
-        if json != "-", csv != "-", html != "-" { try Console.print(report.table()) }
-        if let json { try write(report.json(), to: json) }
-        if let csv { try write(report.csv(), to: csv) }
-        if let html { try write(HTMLReport(report).page(), to: html) }
+        if ![json, csv, html].contains(where: { $0?.isStandardOutput == true }) { try Console.print(report.table()) }
+        try json?.write(report.json())
+        try csv?.write(report.csv())
+        try html?.write(HTMLReport(report).page())
         if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
         try result.check(errorRateMax)
     }
 
     /// What failed is part of the history, and no failure of the tool.
-    private func runRegister(_ load: Load, to path: String, _ interruption: Interruption) async throws {
+    private func runRegister(_ load: Load, to file: OutputFile, _ interruption: Interruption) async throws {
         interruption.begin()
         let result = try await RegisterWorkload.run(load, until: interruption.stream())
-        try write(String(decoding: HistoryFile.encode(result.history), as: UTF8.self), to: path)
+        try file.write(String(decoding: HistoryFile.encode(result.history), as: UTF8.self))
         try Console.print(
             "register  \(result.history.count) operations, \(result.answered) answered, \(result.failures) failed"
                 + (result.firstFailure.map { ", the first: \($0)" } ?? ""))
@@ -180,9 +188,7 @@ func measure(_ load: Load, faults: [Fault] = [], _ interruption: Interruption) a
     }
     do {
         return try await LoadGenerator.run(
-            load, faults: faults, interruption: interruption.stream(), filling: filling, progress: live.second)
-    } catch BanyanError.unreachable {
-        throw CommandFailure(NodeList(addresses: load.nodes).unreachableText, exitCode: 5)
+            load, faults: faults, interruption: interruption.stream(), filling: filling, progress: live.part)
     } catch let error as BanyanError {
         throw CommandFailure("\(error)", exitCode: 5)
     }
@@ -198,25 +204,6 @@ extension LoadResult {
         throw CommandFailure(
             "\(errors) of the requests failed and \(unsent) were never sent: "
                 + "\((errorRate * 10_000).rounded() / 100) %, more than --max-error-rate \(errorRateMax)")
-    }
-}
-
-/// - Parameter path: - is standard output.
-private func checkWritable(_ path: String) throws {
-    guard path != "-" else { return }
-    let file = URL(fileURLWithPath: path)
-    var isDirectory: ObjCBool = false
-    let isThere = FileManager.default.fileExists(atPath: file.path, isDirectory: &isDirectory)
-    let target = isThere ? file.path : file.deletingLastPathComponent().path
-    let reason = isDirectory.boolValue ? EISDIR : access(target, W_OK) == 0 ? 0 : errno
-    if reason != 0 { throw CommandFailure("\(path): can't be written: \(String(cString: strerror(reason)))") }
-}
-
-/// - Parameter path: - is standard output.
-func write(_ text: String, to path: String) throws {
-    if path == "-" { return try Console.print(text) }
-    do { try Data((text + "\n").utf8).write(to: URL(fileURLWithPath: path)) } catch {
-        throw CommandFailure("\(path): can't be written")
     }
 }
 

@@ -27,6 +27,8 @@ struct FaultPlan: ExpressibleByArgument {
         self.faults = faults
     }
 
+    /// How long to look for whom to strike: elections take a moment.
+    private static let aimMax = Duration.seconds(3)
     /// How long a paused leader stands still.
     private static let pause = DispatchTimeInterval.seconds(5)
 
@@ -50,10 +52,16 @@ struct FaultPlan: ExpressibleByArgument {
         faults.map { kind, at in
             Fault(after: at.duration) {
                 let client = BanyanClient(nodes: nodes, timeout: .seconds(2))
-                let members = try await client.status()
-                await client.close()
                 let role = kind == .killFollower ? "follower" : "leader"
-                guard let victim = members.first(where: { $0.role == role }) else {
+                let end = ContinuousClock.now + Self.aimMax
+                var victim: MemberReport?
+                while victim == nil {
+                    victim = try await client.status().first { $0.role == role }
+                    guard victim == nil, ContinuousClock.now < end else { break }
+                    try await Task.sleep(for: .milliseconds(50))
+                }
+                await client.close()
+                guard let victim else {
                     throw CommandFailure("--during: there is no \(role) to strike", exitCode: 5)
                 }
                 let process = try Self.process(of: victim)

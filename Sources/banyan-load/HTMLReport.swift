@@ -92,20 +92,20 @@ struct HTMLReport {
     // MARK: charts
 
     private var throughput: String {
-        let points = report.timeline.map { (Double($0.second), Double($0.operations)) }
-        let errors = report.timeline.filter { $0.errors > 0 }.map { (Double($0.second), "\($0.errors) errors") }
+        let points = report.timeline.map { ($0.second, $0.operationsPerSecond) }
+        let errors = report.timeline.filter { $0.errors > 0 }.map { ($0.second, "\($0.errors) errors") }
         return chart([(points, "a")], marks: marks, errors: errors, unit: "a second")
     }
 
     private var latency: String {
-        // A second without an answer interrupts the lines: it has no latency.
+        // A part of the time without an answer interrupts the lines: it has no latency.
         let parts = report.timeline.split { $0.max == nil }
         let lines = { (value: (LoadResult.Second) -> Double?, style: String) in
-            parts.map { part in (points: part.map { (Double($0.second), value($0) ?? 0) }, style: style) }
+            parts.map { part in (points: part.map { ($0.second, value($0) ?? 0) }, style: style) }
         }
         return chart(
             lines({ $0.max }, "c") + lines({ $0.p99 }, "b") + lines({ $0.p50 }, "a"), marks: marks,
-            lastX: report.timeline.last.map { Double($0.second) }, unit: "ms", isLogarithmic: true)
+            lastX: report.timeline.last?.second, unit: "ms", isLogarithmic: true)
     }
 
     /// When another member led, and when faults struck.
@@ -181,7 +181,7 @@ struct HTMLReport {
         }
         for (second, text) in errors {
             svg += "<circle class=\"error\" cx=\"\(at(x(second)))\" cy=\"\(at(y(0)))\" r=\"5\">"
-            svg += "<title>\(Int(second)) s: \(escaped(text))</title></circle>"
+            svg += "<title>\(Report.rounded(second)) s: \(escaped(text))</title></circle>"
         }
         return svg + "</svg>"
     }

@@ -7,13 +7,16 @@ import LoadGenerator
 /// the cluster idles, with more they only wait longer (Kleinrock's "power", ICC 1979).
 struct Ramp {
     let workload: String
-    let json: String?
+    let json: OutputFile?
     let errorRateMax: Double
+
+    /// Whether standard output is the JSON's.
+    private var isPlain: Bool { json?.isStandardOutput == true }
 
     func run(_ load: Load, _ interruption: Interruption) async throws {
         var rows: [(report: Report, power: Double)] = []
         var worst: LoadResult?
-        if json != "-" {
+        if !isPlain {
             try Console.print(Self.line(["clients", "per second", "p50 ms", "p99 ms", "p99.9 ms", "errors"]))
         }
         for clients in Self.steps(upTo: load.clients) {
@@ -27,7 +30,7 @@ struct Ramp {
             let report = Report(workload: workload, load: step, result: result)
             rows.append((report, result.operationsPerSecond / max(0.001, result.latency.mean / 1000)))
             let latency = report.latencyMs
-            if json != "-" {
+            if !isPlain {
                 try Console.print(
                     Self.line([
                         "\(clients)", "\(Int(result.operationsPerSecond))", "\(latency["p50"] ?? 0)",
@@ -37,14 +40,14 @@ struct Ramp {
             }
         }
         let knee = Self.knee(rows.map { ($0.report.clients, $0.power) })
-        if json != "-", !interruption.hasCome {
+        if !isPlain, !interruption.hasCome {
             try Console.print(
                 knee.map { "the knee is at \($0) clients: beyond, waiting grows faster than the rate" }
                     ?? "there is no knee: the rate still grows faster than the waiting")
         }
         if let json {
             let steps = rows.map { $0.report.json() }.joined(separator: ",")
-            try write("{\"knee_clients\":\(knee.map { "\($0)" } ?? "null"),\"steps\":[\(steps)]}", to: json)
+            try json.write("{\"knee_clients\":\(knee.map { "\($0)" } ?? "null"),\"steps\":[\(steps)]}")
         }
         if interruption.hasCome { throw ExitCode(Interruption.exitCode) }
         try worst?.check(errorRateMax)

@@ -26,6 +26,8 @@ struct Report: Encodable {
     let seconds: Double
     let operations: Int
     let operationsPerSecond: Double
+    let due: Int
+    let carried: Int
     let late: Int
     let errors: Int
     let refused: Int
@@ -61,6 +63,7 @@ struct Report: Encodable {
         (consistency, target, isFilled) = (load.consistency.name, load.isSpread ? "spread" : "leader", load.isFilled)
         (rate, warmupSeconds, seconds) = (load.rate, load.warmup / .seconds(1), result.seconds)
         (operations, operationsPerSecond) = (result.operations, result.operationsPerSecond)
+        (due, carried) = (result.due, result.carried)
         (late, errors, errorRate) = (result.late, result.errors, result.errorRate)
         (refused, unknown, unsent) = (result.refused, result.unknown, result.unsent)
         firstError = result.firstError
