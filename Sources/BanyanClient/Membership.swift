@@ -85,6 +85,7 @@ extension MembershipAnswer {
         case .removesLeader: "the only member that votes leads, and can't go"
         case .unreachableMajority:
             "of the members that would vote no majority is heard now, so nothing could be committed; see 'banyan status'"
+        case .tooManyMembers: "the cluster has as many members as it can have; remove one first"
         case .nobodyAnswers:
             "nobody answers at the address, or something that is no member; start banyand there first, with --join if it is new"
         case .anotherAnswers: "another member, or another directory, answers at the address than was asked for"

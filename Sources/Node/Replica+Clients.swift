@@ -187,7 +187,7 @@ extension Replica {
             .init("files", applied.files), .init("content_bytes", applied.bytes),
             .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
             .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
-            .init("log_commits", logCommits),
+            .init("log_commits", logCommits), .init("disk_waiting_ms", diskWait / 1_000_000),
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits),
             .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", usage.freeBytes),
@@ -209,6 +209,10 @@ extension Replica {
         if isScrubbing { work.append(.init("reading all that is kept", bytesDone: scrubber.bytes)) }
         if let receiving { work.append(.init("taking in a snapshot", bytesDone: receiving.bytes)) }
         if damage != nil { work.append(.init("taking a sound copy from the others", bytesDone: fetchProgress.bytes)) }
+        if diskWait > 0 {
+            let seconds = "\(diskWait / 1_000_000_000).\(diskWait / 100_000_000 % 10) s"
+            work.append(.init("its disk stands still: a write has waited for \(seconds)", bytesDone: 0))
+        }
         if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
         return work
     }

@@ -40,6 +40,31 @@ extension Replica {
         scheduleTurn()
     }
 
+    // MARK: a disk that stands still
+
+    /// How long the oldest write of the log has been under way, in nanoseconds; 0 while that is nothing to speak of.
+    var diskWait: Nanoseconds {
+        guard let began = core.oldestWriteBegan else { return 0 }
+        let waiting = Clock.now - min(began, Clock.now)
+        return waiting >= core.limits.writeQuickWithin ? waiting : 0
+    }
+
+    func watchDisk() {
+        let events = diskWatch.look(
+            oldestWriteBegan: core.oldestWriteBegan, handOvers: core.diskHandOvers, now: core.now)
+        for event in events {
+            switch event {
+            case .standsStill:
+                logger.warning("this member's disk stands still: a write of the log has waited for over a second")
+            case .worksAgain(let time):
+                logger.notice(
+                    "this member's disk works again", metadata: ["stood_still_ms": "\(time / 1_000_000)"])
+            case .handedOver:
+                logger.warning("this member's disk stands still: it hands its lead over to one whose disk works")
+            }
+        }
+    }
+
     /// Removes the states that another took the place of: once the log names that one, and the state thread has left them.
     private func removeFormerStates() {
         guard switchWrite ?? 0 <= completedWrite, !formerStates.isEmpty, isStateSettled else { return }

@@ -46,6 +46,7 @@ final class Replica {
     var dispatched: Index
     var lastReport: StateReport
 
+    var diskWatch = DiskWatch()
     var space: DiskSpace
     var usage = DiskUsage()
 
@@ -251,6 +252,7 @@ final class Replica {
     func tick() {
         guard !isStopped else { return }
         step(.tick)
+        watchDisk()
         warnOfRegressedPeers()
         expireReads()
         retryChanges()

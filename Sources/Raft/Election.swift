@@ -15,6 +15,7 @@ extension RaftCore {
         expireForwardedReads()
         if role == .leader {
             expireTransfer()
+            giveWayIfDiskStalls()
             if now >= heartbeatDeadline { broadcastHeartbeat() }
         } else if now >= electionDeadline {
             if isPromotable { becomePreCandidate() } else { resetElectionTimer() }
@@ -24,7 +25,8 @@ extension RaftCore {
     /// A timeout drawn anew each time, between one and two election timeouts, splits votes rarely (section 5.2).
     mutating func resetElectionTimer() {
         let timeout = limits.electionTimeout
-        electionDeadline = now + timeout + UInt64.random(in: 0..<timeout, using: &generator)
+        let patience = isDiskDoubtful ? 2 * timeout : 0
+        electionDeadline = now + timeout + patience + UInt64.random(in: 0..<timeout, using: &generator)
     }
 
     // MARK: roles

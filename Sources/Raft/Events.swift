@@ -68,6 +68,20 @@ package struct Offence: Equatable, Sendable {
         case secondLeader = "it claims to lead in this leader's own term"
         /// It would overwrite what is committed.
         case overwritesCommitted = "it would overwrite what is committed"
+        /// No number of elections leads to its term. A member that says so often stands beyond the gap itself.
+        case leap = "its term is far beyond the one on this member's disk"
+        /// It holds entries, or answers heartbeats, that this leader never sent.
+        case answersUnsent = "it answers what this leader never sent"
+        /// Its entries bring members that no single change leads to.
+        case unrelatedConfiguration = "its configuration does not follow from the one before"
+        /// Indexes or terms that contradict each other, or lie beyond all bounds.
+        case impossibleNumber = "its indexes or terms are impossible"
+        /// It speaks in the name of the member that it speaks to.
+        case ownName = "it claims to be this member itself"
+        /// Only the leader of the term tells others to campaign.
+        case unexpectedHandOver = "it hands over what it does not lead"
+        /// More often than a sound member has reason to.
+        case tooOften = "it asks too often"
     }
 
     package var peer: PeerID

@@ -21,14 +21,24 @@ extension RaftCore {
     }
 
     /// Tells the target to campaign once it has the whole log, and all of it is committed and on its way to be executed here:
-    /// then every client that waits gets its answer from this leader.
+    /// then every client that waits gets its answer from this leader. One whose disk stands still can't wait for that.
     mutating func continueTransfer() {
-        guard let target = transfer?.target, transfer?.isTold == false, progress(of: target)?.match == log.lastIndex,
-            dispatched == log.lastIndex
-        else { return }
+        guard let target = transfer?.target, transfer?.isTold == false, let progress = progress(of: target) else {
+            return
+        }
+        let isLevel = progress.match == log.lastIndex && dispatched == log.lastIndex
+        guard isLevel || canStandIn(progress) else { return }
         transfer?.isTold = true
         lease.giveAway()
         send(.timeoutNow, to: target)
+    }
+
+    /// The leader of this term, which this member has heard, wants it to lead.
+    mutating func campaignAtOnce(for peer: PeerID) {
+        guard leader == peer else { return }
+        guard handOversTaken.take(now: now) else { return offended(by: peer, .tooOften) }
+        follow(peer)
+        if isPromotable, !isDiskDoubtful { becomeCandidate(isTransfer: true) }
     }
 
     mutating func expireTransfer() {

@@ -22,6 +22,19 @@ package struct Limits: Sendable {
     /// The most read requests that wait for a leader's first commit or for a round.
     package var pendingReadsMax = 65_536
 
+    /// A leader whose own write is on its way to the disk for so long hands over, if another's disk does better. Longer than
+    /// two batches on a disk whose every sync takes 300 ms.
+    package var writeLateAfter: Nanoseconds = 2_000_000_000
+    /// A write that took less shows that the disk works again.
+    package var writeQuickWithin: Nanoseconds = 500_000_000
+
+    /// The largest index: indexes are revisions, which people read by programs whose numbers have 53 bits.
+    package static let indexMax: Index = (1 << 53) - 1
+    /// The largest term: arithmetic on it must not overflow.
+    package static let termMax: Term = 1 << 62
+    /// The most terms that can pass while a member is away: an election every second, for half a year.
+    package static let termLeapMax: Term = 1 << 24
+
     package init() {}
 }
 

@@ -28,6 +28,8 @@ package enum MembershipRefusal: UInt16, Error, Equatable, Sendable {
     case removesLeader = 8
     /// Of the new voters, no majority is heard now.
     case unreachableMajority = 9
+    /// A cluster has at most `Configuration.membersMax` members.
+    case tooManyMembers = 10
 }
 
 extension Configuration {
@@ -57,6 +59,7 @@ extension Configuration {
         }
         let changed = Configuration(clusterID: clusterID, members: members)
         if changed.voters.isEmpty { throw .lastVoter }
+        if changed.members.count > Self.membersMax { throw .tooManyMembers }
         return changed
     }
 }

@@ -37,4 +37,10 @@ package enum Mutant: String, CaseIterable, Sendable {
     case logTimeFromWallClock = "log-time-from-wall-clock"
     /// A voter whose disk was wiped goes on under its old name.
     case wipedVoter = "wiped-voter"
+    /// A term is believed however far it leaps.
+    case leapAdmitted = "leap-admitted"
+    /// What a leader confirmed counts on beyond a truncation, and under another leader of the same term.
+    case confirmedIndexKept = "confirmed-index-kept"
+    /// A peer that is merely slow to answer is sent everything again.
+    case lateAcknowledgementTakenForLoss = "late-acknowledgement-taken-for-loss"
 }

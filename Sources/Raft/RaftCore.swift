@@ -9,6 +9,8 @@
 /// `LeadershipTransfer`.
 package struct RaftCore: Sendable {
     package let id: PeerID
+    /// The cluster that this member belongs to; its log may tell of the one that it was recovered from.
+    let clusterID: UInt64
     package let limits: Limits
     let mutant: Mutant?
 
@@ -60,17 +62,35 @@ package struct RaftCore: Sendable {
 
     /// Reads that the leader was asked for and has not answered, in the order of their times.
     var forwardedReads: [(context: UInt64, since: Nanoseconds)] = []
-    /// The last entry that the leader of this term was seen to have as well; beyond it, a heartbeat commits nothing.
+    /// The last entry that the leader of this term was seen to have as well; beyond it, a heartbeat commits nothing. It falls
+    /// when the log is truncated.
     var confirmedIndex: Index = 0
+    /// Who that leader is.
+    var confirmedBy: PeerID?
+    /// How often this member may be told to campaign.
+    var handOversTaken = Allowance(every: 1_000_000_000, burst: 8)
+    /// What this member knows of its own disk's pace.
+    var disk = DiskPace()
 
     // MARK: what is on the way to the disk
 
     var savedHardState: HardState
-    /// Writes handed out and not complete: the number, and the first index whose content the write changes.
-    var pendingWrites: [(number: UInt64, firstTouched: Index)] = []
+    /// The term that is on the disk for certain.
+    var durableTerm: Term
+    /// A write that was handed out and is not complete.
+    struct PendingWrite: Sendable {
+        var number: UInt64
+        /// The first index whose content it changes.
+        var firstTouched: Index
+        var term: Term
+        /// When the first of what it holds came up.
+        var began: Nanoseconds
+    }
+    var pendingWrites: [PendingWrite] = []
     var lastWrite: UInt64 = 0
-    /// The write being gathered in this turn.
+    /// The write being gathered in this turn, and since when.
     var touched: Index?
+    var touchedAt: Nanoseconds = 0
     var truncates = false
     var installing: (snapshot: SnapshotMetadata, keepsTail: Bool)?
     var needsWrite = false
@@ -92,6 +112,7 @@ package struct RaftCore: Sendable {
         precondition(applied >= log.compactedIndex, "the log was compacted past the durable state")
         precondition(applied <= log.lastIndex, "the state is ahead of the log")
         self.id = id
+        clusterID = log.configuration.clusterID
         self.limits = limits
         self.mutant = mutant
         term = hardState.term
@@ -104,6 +125,7 @@ package struct RaftCore: Sendable {
         leaderContact = now
         generator = SeededGenerator(seed: seed)
         savedHardState = hardState
+        durableTerm = hardState.term
         noteConfiguration()
         resetElectionTimer()
         advanceApply()
@@ -181,7 +203,10 @@ package struct RaftCore: Sendable {
     // MARK: the disk
 
     /// Gathers the entries from `index` on into the next write.
-    mutating func touch(_ index: Index) { touched = min(touched ?? .max, index) }
+    mutating func touch(_ index: Index) {
+        if touched == nil { touchedAt = now }
+        touched = min(touched ?? .max, index)
+    }
 
     /// The number that the write being gathered will get.
     var nextWrite: UInt64 { lastWrite + 1 }
@@ -201,7 +226,10 @@ package struct RaftCore: Sendable {
             number: lastWrite, hardState: hardState, snapshot: installing?.snapshot,
             keepsTail: installing?.keepsTail ?? false, truncates: truncates, entries: first..<log.lastIndex + 1)
         // Until a snapshot is installed, nothing of the log that follows it is certain.
-        pendingWrites.append((lastWrite, installing == nil ? first : 1))
+        pendingWrites.append(
+            PendingWrite(
+                number: lastWrite, firstTouched: installing == nil ? first : 1, term: term,
+                began: touched == nil ? now : touchedAt))
         savedHardState = hardState
         touched = nil
         truncates = false
@@ -210,7 +238,12 @@ package struct RaftCore: Sendable {
     }
 
     private mutating func saved(_ write: UInt64) {
-        pendingWrites.removeAll { $0.number <= write }
+        let complete = pendingWrites.prefix { $0.number <= write }
+        if let last = complete.last {
+            durableTerm = last.term
+            disk.completed(in: now - last.began, limits)
+        }
+        pendingWrites.removeFirst(complete.count)
         if role == .candidate, voteWrite <= write, !granted.contains(id) { countVote(of: id, isGranted: true) }
         if role == .leader { advanceCommitIndex() }
     }
@@ -232,13 +265,19 @@ package struct RaftCore: Sendable {
         // A configuration that this log has yet to bring may name the sender: a leader or a candidate of it is heard, or the
         // cluster could stand still (section 4.1 of the thesis).
         guard configuration.peers.contains(message.from) || message.body.isForStrangers else { return }
+        if let kind = offence(in: message) { return offended(by: message.from, kind) }
         if message.term > term {
+            // Who leads speaks of other things first.
+            if message.body == .timeoutNow { return offended(by: message.from, .unexpectedHandOver) }
             guard admitNewTerm(of: message) else { return }
         } else if message.term < term {
             answerOldTerm(of: message)
             return
         }
-        if role == .leader, message.body.isFromLeader { return offended(by: message.from, .secondLeader) }
+        // A term has one leader, until it is silent for so long that this member asks for votes.
+        if message.body.isFromLeader, leader != message.from, leader != nil {
+            return offended(by: message.from, .secondLeader)
+        }
         switch message.body {
         case .preVote(let lastIndex, let lastTerm):
             answerPreVote(message, lastIndex: lastIndex, lastTerm: lastTerm)
@@ -258,7 +297,8 @@ package struct RaftCore: Sendable {
             if role == .leader { handleAppendResponse(response, from: message.from) }
         case .heartbeat(let commit, let round):
             follow(message.from)
-            advanceCommit(to: min(commit, confirmedIndex))
+            let confirmed = mutant == .confirmedIndexKept ? min(confirmedIndex, log.lastIndex) : confirmedIndex
+            advanceCommit(to: min(commit, confirmed))
             send(.heartbeatResponse(round: round), to: message.from)
         case .heartbeatResponse(let round):
             if role == .leader { handleHeartbeatResponse(round: round, from: message.from) }
@@ -267,8 +307,7 @@ package struct RaftCore: Sendable {
         case .readIndexResponse(let context, let index):
             finishForwardedRead(context, index: index)
         case .timeoutNow:
-            follow(message.from)
-            if isPromotable { becomeCandidate(isTransfer: true) }
+            campaignAtOnce(for: message.from)
         case .installSnapshot(let snapshot):
             follow(message.from)
             install(snapshot, from: message.from)
@@ -280,9 +319,13 @@ package struct RaftCore: Sendable {
     }
 
     /// The sender speaks for the leader of this term.
-    private mutating func follow(_ peer: PeerID) {
+    mutating func follow(_ peer: PeerID) {
         precondition(role != .leader, "a leader follows nobody in its term")
         if role == .candidate || leader != peer { becomeFollower(term: term, leader: peer) }
+        if confirmedBy != peer, mutant != .confirmedIndexKept {
+            confirmedIndex = 0
+            confirmedBy = peer
+        }
         leaderContact = now
         resetElectionTimer()
     }

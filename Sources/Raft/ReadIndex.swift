@@ -42,6 +42,9 @@ extension RaftCore {
             send(.readIndexResponse(context: context, index: nil), to: peer)
             return
         }
+        // Each question costs a round of heartbeats.
+        guard let position = position(of: peer) else { return }
+        guard peers[position].questions.take(now: now) else { return offended(by: peer, .tooOften) }
         enqueueRead(ReadQueue.Read(context: context, peer: peer))
     }
 
@@ -83,17 +86,20 @@ extension RaftCore {
     }
 
     mutating func handleHeartbeatResponse(round: UInt64, from peer: PeerID) {
-        guard let position = position(of: peer), round <= reads.lastRound else { return }
+        guard let position = position(of: peer) else { return }
+        guard round <= reads.lastRound else { return offended(by: peer, .answersUnsent) }
         peers[position].lastContact = now
         peers[position].round = max(peers[position].round, round)
-        // A probe may have been lost: the peer is there, so try again.
-        // So may what was on its way: a peer that answers heartbeats and accepts nothing for that long may lack something,
-        // or have forgotten in a restart what this leader confirmed to it.
-        if peers[position].isStalled(now: now, limits) { lostContact(to: peer) }
-        if now - peers[position].probeSentAt >= limits.electionTimeout {
-            peers[position].isProbeSent = false
-            // The refusal that showed it may have been an old one: ask again, now and then.
-            if peers[position].state == .regressed { peers[position].become(.probe, next: peers[position].match + 1) }
+        if peers[position].isSilent(now: now, limits) {
+            if mutant == .lateAcknowledgementTakenForLoss {
+                peers[position].become(.probe, next: peers[position].match + 1)
+            } else {
+                ask(position)
+            }
+        }
+        // The refusal that showed it may have been an old one: ask again, now and then.
+        if peers[position].state == .regressed, now - peers[position].askedAt >= limits.electionTimeout {
+            peers[position].become(.probe, next: peers[position].match + 1)
         }
         // A peer that came back has everything, perhaps, but takes nothing for committed before an append confirmed it.
         if peers[position].match < log.lastIndex || peers[position].state == .probe { sendAppends(to: position) }

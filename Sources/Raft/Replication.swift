@@ -59,9 +59,24 @@ extension RaftCore {
         if peers[position].state == .replicate {
             peers[position].sent(last: end - 1, bytes: entries.reduce(0) { $0 + Int($1.size) }, now: now)
         } else {
-            peers[position].isProbeSent = true
-            peers[position].probeSentAt = now
+            peers[position].probed(through: end - 1, now: now)
         }
+    }
+
+    /// Sends an empty append behind everything that was sent. A peer that answers heartbeats and accepts nothing may be
+    /// slow, lack something, or have forgotten in a restart what this leader confirmed to it. Its answer tells: it accepts
+    /// once it has everything before, and refuses what it can't append. Nothing is sent again unless it refuses.
+    mutating func ask(_ position: Int) {
+        let through = peers[position].sentThrough
+        guard let term = log.term(at: through) else {
+            peers[position].become(.snapshot, next: peers[position].next)
+            output.snapshotsToSend.append(peers[position].peer)
+            return
+        }
+        send(
+            .append(Message.Append(previousIndex: through, previousTerm: term, commit: commit, entries: [])),
+            to: peers[position].peer)
+        peers[position].askedAt = now
     }
 
     /// The reader found what the window no longer holds.
@@ -89,11 +104,13 @@ extension RaftCore {
         peers[position].lastContact = now
         switch response {
         case .accepted(let match):
-            // Nobody can hold what was never sent: such a message is not from this cluster's life.
-            guard match <= log.lastIndex else { return }
+            // Nobody can hold what was never sent.
+            guard match <= log.lastIndex else { return offended(by: peer, .answersUnsent) }
             let isNew = peers[position].accepted(match, now: now)
             switch peers[position].state {
-            case .probe: peers[position].become(.replicate, next: peers[position].match + 1)
+            // Less is an answer to something older: a notice of this term, say, which holds no index.
+            case .probe where match + 1 >= peers[position].next:
+                peers[position].become(.replicate, next: peers[position].match + 1)
             case .snapshot where log.term(at: peers[position].match) != nil && isNew:
                 peers[position].become(.replicate, next: peers[position].match + 1)
             default: break
@@ -102,6 +119,7 @@ extension RaftCore {
             // What is committed may have changed who is replicated to, or who leads.
             if let position = self.position(of: peer) { sendAppends(to: position) }
         case .rejected(let index, let hintIndex, let hintTerm):
+            guard index <= log.lastIndex else { return offended(by: peer, .answersUnsent) }
             // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
             let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
             guard peers[position].rejected(index, agreesAt: agreesAt, lastIndex: hintIndex) else { return }
@@ -109,11 +127,10 @@ extension RaftCore {
         }
     }
 
-    /// Messages on the way to the peer are lost: find out anew where it stands.
+    /// Messages on the way to the peer may be lost: it is asked where it stands as soon as it is heard.
     mutating func lostContact(to peer: PeerID) {
-        guard role == .leader, let position = position(of: peer), peers[position].state == .replicate else { return }
-        peers[position].become(.probe, next: peers[position].match + 1)
-        peers[position].isProbeSent = true
+        guard role == .leader, let position = position(of: peer) else { return }
+        peers[position].lostConnection()
     }
 
     /// The largest index that a majority holds durably is committed, if its entry is of this term (section 5.4.2 and
@@ -155,17 +172,18 @@ extension RaftCore {
         let new = append.entries.drop { log.term(at: $0.index) == $0.term }
         if let first = new.first {
             guard first.index > commit else { return offended(by: peer, .overwritesCommitted) }
+            guard configurationsFollow(append, from: first.index) else {
+                return offended(by: peer, .unrelatedConfiguration)
+            }
             if first.index <= log.lastIndex {
                 log.truncate(from: first.index, undoesConfigurations: mutant != .configurationNotUndone)
                 truncates = true
+                if mutant != .confirmedIndexKept { confirmedIndex = min(confirmedIndex, first.index - 1) }
             }
             var configurations = append.configurations[...].drop { $0.index < first.index }
             for entry in new {
                 log.append(entry)
-                if entry.kind == .configuration, let next = configurations.popFirst() {
-                    precondition(next.index == entry.index, "a configuration entry came without its configuration")
-                    log.append(next)
-                }
+                if entry.kind == .configuration, let next = configurations.popFirst() { log.append(next) }
             }
             noteConfiguration()
             touch(first.index)

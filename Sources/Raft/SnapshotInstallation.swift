@@ -14,10 +14,17 @@ extension RaftCore {
         confirmedIndex = max(confirmedIndex, snapshot.index)
         applied = snapshot.index
         dispatched = snapshot.index
-        // What this turn gathered for the disk stays only as part of that tail.
-        touched = keepsTail ? touched.map { max($0, snapshot.index + 1) } : nil
-        truncates = truncates && touched != nil
-        installing = (snapshot, keepsTail)
+        // The disk's tail stays only if an earlier snapshot of this turn has not given it up already. Then what followed that
+        // one in this turn is written anew.
+        let isOnDisk = keepsTail && installing?.keepsTail ?? true
+        if keepsTail, !isOnDisk {
+            touched = log.lastIndex > snapshot.index ? snapshot.index + 1 : nil
+        } else {
+            // What this turn gathered for the disk stays only as part of that tail.
+            touched = keepsTail ? touched.map { max($0, snapshot.index + 1) } : nil
+        }
+        truncates = truncates && touched != nil && isOnDisk
+        installing = (snapshot, isOnDisk)
         promise(.appendResponse(.accepted(match: snapshot.index)), to: peer)
     }
 
@@ -36,8 +43,7 @@ extension RaftCore {
         guard role == .leader, let position = position(of: peer), peers[position].state == .snapshot else { return }
         let match = peers[position].match
         peers[position].become(.probe, next: min(max(match, installed ?? 0), log.lastIndex) + 1)
-        peers[position].isProbeSent = installed == nil
-        peers[position].probeSentAt = now
+        if installed == nil { peers[position].waitForSign(now: now) }
         sendAppends(to: position)
     }
 }

@@ -21,6 +21,10 @@ package final class PeerLink {
     /// A peer that does not answer the hello for so long is stopped or gone, whatever its system says.
     private static let greetingMax = TimeAmount.seconds(2)
 
+    /// Bytes that may wait for a peer. More than the core ever has under way to one: what it sends must not be dropped, or it
+    /// would have to be sent again.
+    private static let unsentBytesMax = 16 << 20
+
     package let address: Address
     private let loop: any EventLoop
     private let hello: () -> Hello
@@ -63,7 +67,7 @@ package final class PeerLink {
         ClientBootstrap(group: loop)
             .connectTimeout(.milliseconds(1000))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelOption(.writeBufferWaterMark, value: .init(low: 1 << 20, high: FrameConnection.unflushedBytesMax))
+            .channelOption(.writeBufferWaterMark, value: .init(low: Self.unsentBytesMax / 2, high: Self.unsentBytesMax))
             .channelOption(Pipeline.userTimeout, value: Pipeline.unacknowledgedMillisecondsMax)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {

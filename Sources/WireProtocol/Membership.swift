@@ -54,7 +54,7 @@ package struct MembershipRequest: Equatable, Sendable {
 package enum MembershipAnswer: UInt16, Equatable, Sendable {
     case done = 0
     case notLeader = 1, notReady, underWay, alreadyMember, unknownMember, notCaughtUp, lastVoter, removesLeader
-    case unreachableMajority
+    case unreachableMajority, tooManyMembers
     /// At the address nobody answers.
     case nobodyAnswers = 32
     /// Whoever answers there is another member than the one named, or has another directory.

@@ -20,6 +20,8 @@
 ///     crash ID, restart ID the process ends; what its disk had not finished is lost
 ///     compact ID INDEX     the member's log forgets entries up to INDEX
 ///     show                 prints all members
+///     sent                 prints how many entries were sent to each peer since the last time, doubled ones too
+///     progress ID          prints what the member, which leads, believes of its peers
 struct ScriptedCluster {
     struct Failure: Error, CustomStringConvertible {
         let description: String
@@ -46,6 +48,8 @@ struct ScriptedCluster {
     private var network: [Message] = []
     private var lastContext: UInt64 = 0
     private var answers: [String] = []
+    /// By peer, entries that were sent to it.
+    private var sentEntries: [UInt64: Int] = [:]
 
     /// Runs one command and answers with the lines that it prints.
     mutating func run(_ line: String) throws -> [String] {
@@ -86,6 +90,13 @@ struct ScriptedCluster {
         case ("restart", 1): restart(position(numbers[0]))
         case ("compact", 2): compact(position(numbers[0]), through: numbers[1])
         case ("show", 0): show()
+        case ("sent", 0):
+            answers += nodes.indices.map { "\($0 + 1) was sent \(sentEntries[UInt64($0 + 1)] ?? 0)" }
+            sentEntries = [:]
+        case ("progress", 1):
+            for peer in nodes[position(numbers[0])].core?.peers ?? [] {
+                answers.append("\(peer.peer) \(peer.state) match \(peer.match) next \(peer.next)")
+            }
         default: throw Failure(description: "no such command: '\(line)'")
         }
         settle()
@@ -221,6 +232,11 @@ struct ScriptedCluster {
         guard let output = nodes[node].core?.takeOutput() else { return }
         if let write = output.write { nodes[node].pendingWrites.append(write) }
         network += output.messages
+        for message in output.messages {
+            if case .append(let append) = message.body {
+                sentEntries[message.to.rawValue, default: 0] += append.entries.count
+            }
+        }
         nodes[node].held += output.messagesAfterWrite
         for state in output.readStates {
             answers.append("read at \(node + 1): \(state.index.map { "index \($0)" } ?? "refused")")

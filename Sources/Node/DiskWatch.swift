@@ -1,0 +1,35 @@
+import Raft
+
+/// What a member tells of its own disk when that stands still: once when it does, once when it works again, and each time
+/// that this member gave its lead away for it.
+struct DiskWatch {
+    enum Event: Equatable {
+        case standsStill
+        case worksAgain(after: Nanoseconds)
+        case handedOver
+    }
+
+    /// A write that takes so long is worth a line; what is quicker is a busy disk.
+    static let toldAfter: Nanoseconds = 1_000_000_000
+
+    private var stoodStillSince: Nanoseconds?
+    private var handOvers = 0
+
+    /// - Parameters:
+    ///   - began: when the oldest write that is not on the disk began.
+    ///   - handOvers: how often this member has given way so far.
+    mutating func look(oldestWriteBegan began: Nanoseconds?, handOvers: Int, now: Nanoseconds) -> [Event] {
+        var events: [Event] = []
+        if let since = stoodStillSince, began.map({ $0 > since }) ?? true {
+            stoodStillSince = nil
+            events.append(.worksAgain(after: now - since))
+        }
+        if let began, stoodStillSince == nil, now - began >= Self.toldAfter {
+            stoodStillSince = began
+            events.append(.standsStill)
+        }
+        if handOvers > self.handOvers { events.append(.handedOver) }
+        self.handOvers = handOvers
+        return events
+    }
+}

@@ -1,0 +1,129 @@
+/// What no sound member says, whatever happened to it: a message like that is an offence, named and without effect.
+///
+/// Crashes, delays and partitions make messages late, doubled or lost, never absurd. What is absurd comes from a broken
+/// disk, a broken program, or somebody who is no member. Nothing here looks at who the sender is: that is for the
+/// connection to prove. Indexes have no bound but the largest revision, since who was away may lack any number of
+/// entries.
+extension RaftCore {
+    /// What is wrong with the message by itself or beside what is on this member's disk, or nil.
+    func offence(in message: Message) -> Offence.Kind? {
+        if message.from == id { return .ownName }
+        if isLeap(to: message.term) { return .leap }
+        let term = message.term
+        switch message.body {
+        case .preVote(let lastIndex, let lastTerm), .vote(let lastIndex, let lastTerm, _):
+            // Whoever campaigns in a term has nothing of that term yet.
+            return lastIndex > Limits.indexMax || lastTerm >= term ? .impossibleNumber : nil
+        case .append(let append):
+            return offence(in: append, of: term)
+        case .appendResponse(.accepted(let match)):
+            return match > Limits.indexMax ? .impossibleNumber : nil
+        case .appendResponse(.rejected(let index, let hintIndex, let hintTerm)):
+            return index > Limits.indexMax || hintIndex > index || hintTerm > term ? .impossibleNumber : nil
+        case .heartbeat(let commit, _):
+            return commit > Limits.indexMax ? .impossibleNumber : nil
+        case .readIndexResponse(_, let index):
+            return index ?? 0 > Limits.indexMax ? .impossibleNumber : nil
+        case .installSnapshot(let snapshot):
+            if snapshot.index > Limits.indexMax || snapshot.term > term { return .impossibleNumber }
+            return snapshot.configuration.isSound ? nil : .unrelatedConfiguration
+        case .preVoteResponse, .voteResponse, .heartbeatResponse, .readIndex, .timeoutNow:
+            return nil
+        }
+    }
+
+    /// Whether the term lies so far beyond the one on this member's disk that no number of elections explains it.
+    ///
+    /// It is the disk's term that counts, so that many small steps take as many writes. A member without a term has none
+    /// to leap from.
+    private func isLeap(to newTerm: Term) -> Bool {
+        if newTerm > Limits.termMax { return true }
+        guard durableTerm > 0, mutant != .leapAdmitted else { return false }
+        return newTerm > durableTerm && newTerm - durableTerm > Limits.termLeapMax
+    }
+
+    /// An append's entries follow each other, in terms that never fall nor exceed the leader's, and each configuration
+    /// among them is there.
+    private func offence(in append: Message.Append, of term: Term) -> Offence.Kind? {
+        guard append.previousIndex <= Limits.indexMax, append.commit <= Limits.indexMax, append.previousTerm <= term
+        else { return .impossibleNumber }
+        var last = (index: append.previousIndex, term: append.previousTerm)
+        var configurations = append.configurations[...]
+        for entry in append.entries {
+            guard entry.index == last.index + 1, entry.term >= last.term, entry.term <= term else {
+                return .impossibleNumber
+            }
+            if entry.kind == .configuration, configurations.popFirst()?.index != entry.index {
+                return .unrelatedConfiguration
+            }
+            last = (entry.index, entry.term)
+        }
+        if !configurations.isEmpty { return .unrelatedConfiguration }
+        return last.index > Limits.indexMax ? .impossibleNumber : nil
+    }
+
+    /// Whether the configurations that an append brings from `first` on follow from each other, and the first of them from
+    /// the one before it.
+    func configurationsFollow(_ append: Message.Append, from first: Index) -> Bool {
+        let known = log.configurations(in: 0..<first).last
+        // The one that a newcomer began with came from its cluster's present; its log brings the past.
+        var previous = known.map { $0.index == 0 ? nil : $0.configuration } ?? log.configuration(at: first - 1)
+        if known?.index == 0, log.compactedIndex == 0 { previous = nil }
+        for next in append.configurations where next.index >= first {
+            guard next.configuration.isSound else { return false }
+            if let previous, !next.configuration.canFollow(previous, in: clusterID) { return false }
+            previous = next.configuration
+        }
+        return true
+    }
+}
+
+extension Configuration {
+    /// The most members of a cluster.
+    package static let membersMax = 64
+
+    /// Whether it can be anybody's: a voter at least, and no name or directory twice.
+    package var isSound: Bool {
+        func areDistinct(_ numbers: [UInt64]) -> Bool {
+            let sorted = numbers.sorted()
+            return sorted.first != 0 && zip(sorted, sorted.dropFirst()).allSatisfy { $0 < $1 }
+        }
+        return !voters.isEmpty && members.count <= Self.membersMax && outgoingVoters.count <= Self.membersMax
+            && areDistinct(members.map(\.id)) && areDistinct(members.map(\.peer.rawValue))
+            && areDistinct(outgoingVoters.map(\.rawValue))
+    }
+
+    /// Whether a leader's log may bring it right after `previous`: it changes nothing, lets at most one voter come or go,
+    /// begins or ends a joint configuration (section 6 of the paper), or is the one with which a recovery began this
+    /// cluster.
+    func canFollow(_ previous: Configuration, in cluster: UInt64) -> Bool {
+        if self == previous { return true }
+        if clusterID != previous.clusterID { return clusterID == cluster && members.count == 1 && !isJoint }
+        if previous.isJoint { return !isJoint && members == previous.members }
+        if isJoint { return outgoingVoters.sorted() == previous.voters.sorted() }
+        let moved =
+            voters.count { !previous.voters.contains($0) } + previous.voters.count { !voters.contains($0) }
+        return moved <= 1
+    }
+}
+
+/// So many events at once, and then one each interval: what a peer may ask for at most.
+struct Allowance: Sendable {
+    let interval: Nanoseconds
+    let burst: UInt64
+    /// When everything taken so far will have been earned.
+    private var earnedAt: Nanoseconds = 0
+
+    init(every interval: Nanoseconds, burst: UInt64) {
+        self.interval = interval
+        self.burst = burst
+    }
+
+    /// Whether one more is allowed now.
+    mutating func take(now: Nanoseconds) -> Bool {
+        let from = max(earnedAt, now)
+        guard from - now < interval * burst else { return false }
+        earnedAt = from + interval
+        return true
+    }
+}
