@@ -80,7 +80,7 @@ final class Bootstrap {
         switch goodbye.code {
         case .unknownIncarnation, .wrongCluster, .differentMembers, .noCommonVersion, .recovered:
             fatal("member \(id) refuses this one: \(goodbye.reason)")
-        case .protocolError, .shuttingDown:
+        case .protocolError, .shuttingDown, .busy:
             logger.warning("peer refused", metadata: ["peer": "\(id)", "reason": "\(goodbye.reason)"])
         }
     }

@@ -16,7 +16,7 @@ extension Replica {
 
     func closed(_ connection: FrameConnection) {
         connections[connection.id] = nil
-        waitingReads[connection.id] = nil
+        for read in waitingReads.removeValue(forKey: connection.id) ?? [] { memory.requestGoesOn(read.heldBytes) }
         backups[connection.id] = nil
         backupWaiters.removeAll { $0.waiter.connection == connection.id }
         verifyWaiters.removeAll { $0.connection == connection.id }
@@ -34,13 +34,15 @@ extension Replica {
             return
         }
         connection.requestsInFlight += 1
-        func queue(_ kind: PendingRead.Kind, _ query: ByteBuffer? = nil) {
-            waitingReads[connection.id, default: []].append(
-                PendingRead(kind: kind, waiter: waiter, query: query ?? frame.body, deadline: deadline))
+        func queue(_ kind: PendingRead.Kind, _ query: ByteBuffer? = nil, bytesMax: Int? = nil) {
+            let read = PendingRead(
+                kind: kind, waiter: waiter, query: query ?? frame.body, deadline: deadline, answerBytesMax: bytesMax)
+            memory.requestWaits(read.heldBytes)
+            waitingReads[connection.id, default: []].append(read)
             admitReads(of: connection)
         }
         func malformed() {
-            connection.readBegins()
+            connection.readBegins(0)
             refuse(waiter, .malformed)
         }
         switch frame.kind {
@@ -86,7 +88,7 @@ extension Replica {
                 malformed()
                 break
             }
-            queue(.piece(number))
+            queue(.piece(number), bytesMax: FrameConnection.longestAnswerBytes)
         case .verify: verify(for: waiter)
         case .rewriteState: damage == nil ? rewriteState(for: waiter) : refuse(waiter, .corrupt)
         case .changeMembership: changeMembership(frame, for: waiter)
@@ -188,12 +190,13 @@ extension Replica {
             .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
             .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
             .init("log_commits", logCommits), .init("disk_waiting_ms", diskWait / 1_000_000),
+            .init("clients_bytes", UInt64(memory.heldBytes)),
             .init("state_bytes", usage.stateBytes), .init("state_unused_bytes", usage.unusedBytes),
             .init("state_oldest_reader_commits", usage.oldestReaderCommits),
             .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),
             .init("cluster_version", UInt64(applied.clusterVersion)), .init("process_id", UInt64(getpid())),
-        ]
+        ] + offences.counts.filter { $0.count > 0 }.map { .init($0.kind.statistic, $0.count) }
     }
 
     private var workUnderWay: [MemberStatus.Work] {
@@ -209,6 +212,13 @@ extension Replica {
         if isScrubbing { work.append(.init("reading all that is kept", bytesDone: scrubber.bytes)) }
         if let receiving { work.append(.init("taking in a snapshot", bytesDone: receiving.bytes)) }
         if damage != nil { work.append(.init("taking a sound copy from the others", bytesDone: fetchProgress.bytes)) }
+        for peer in offences.beyondLeap(now: Clock.now) {
+            guard let member = core.configuration.member(peer) else { continue }
+            work.append(
+                .init(
+                    "member \(member.id), or somebody in its name, is in a term out of reach; if it can't come back, wipe "
+                        + "it, start it with --join, and run 'banyan member replace \(member.id)'", bytesDone: 0))
+        }
         if diskWait > 0 {
             let seconds = "\(diskWait / 1_000_000_000).\(diskWait / 100_000_000 % 10) s"
             work.append(.init("its disk stands still: a write has waited for \(seconds)", bytesDone: 0))
@@ -236,7 +246,7 @@ extension Replica {
     private func isAnswered(_ waiter: Waiter, on connection: FrameConnection, bytes: Int) {
         connection.requestsInFlight -= 1
         guard waiter.isRead else { return }
-        connection.readsEnd(1, bytesMax: bytes)
+        connection.readsEnd(1, reserved: waiter.answerBytesMax, bytesMax: bytes)
         admitReads(of: connection)
     }
 
@@ -335,19 +345,61 @@ extension Replica {
     func admitReads(of connection: FrameConnection) {
         guard var waiting = waitingReads[connection.id], !waiting.isEmpty else { return }
         let now = Clock.now
-        while let read = waiting.first, connection.mayRead {
+        while var read = waiting.first, connection.mayRead(read.answerBytesMax ?? connection.answerBytesMax) {
             waiting.removeFirst()
+            memory.requestGoesOn(read.heldBytes)
             if read.deadline < now {
                 connection.requestsInFlight -= 1
                 connection.write { Refusal(.deadlinePassed).write(to: &$0, requestID: read.waiter.requestID) }
                 markDirty(connection)
             } else {
-                connection.readBegins()
+                read.waiter.answerBytesMax = read.answerBytesMax ?? connection.answerBytesMax
+                connection.readBegins(read.waiter.answerBytesMax)
                 newReads.append(read)
             }
         }
-        waitingReads[connection.id] = waiting
+        waitingReads[connection.id] = waiting.isEmpty ? nil : waiting
         scheduleTurn()
+    }
+
+    /// The answer was longer than it may be: it is read again when there is room for the longest. Whatever it was not to miss it
+    /// does not miss then, either.
+    func waitForRoom(_ read: StateThread.Read, of connection: FrameConnection) {
+        connection.readsEnd(1, reserved: read.waiter.answerBytesMax, bytesMax: read.waiter.answerBytesMax)
+        var again = PendingRead(
+            kind: .stale(ageMax: 0), waiter: read.waiter, query: read.query, deadline: read.deadline,
+            answerBytesMax: FrameConnection.longestAnswerBytes)
+        if !read.isStale { again.kind = .settled }
+        memory.requestWaits(again.heldBytes)
+        waitingReads[connection.id, default: []].prepend(again)
+    }
+
+    // MARK: memory
+
+    private static let memoryMeasureInterval: Nanoseconds = 100_000_000
+    /// Who leaves answers unread for so long while there is no room for others' is let go.
+    private static let unreadMax: Nanoseconds = 5_000_000_000
+
+    /// Looks at what clients hold, lets those go on that waited for room, and those go who keep it from others.
+    func tendMemory() {
+        let now = Clock.now
+        guard now - memoryMeasuredAt >= Self.memoryMeasureInterval else { return }
+        memoryMeasuredAt = now
+        let wasFull = memory.isFull
+        var bytes = 0
+        var idle: [FrameConnection] = []
+        for connection in connections.values {
+            let held = connection.measure(now: now)
+            bytes += held.bytes
+            if wasFull, let since = held.unreadSince, now - since >= Self.unreadMax { idle.append(connection) }
+        }
+        memory.measured(bytes)
+        for connection in idle {
+            connection.say(Goodbye(.busy, "answers were left unread while others needed the room"))
+        }
+        if wasFull, !memory.isFull {
+            for id in waitingReads.keys.sorted() { if let connection = connections[id] { admitReads(of: connection) } }
+        }
     }
 
     func requestNewReads() {
@@ -360,6 +412,7 @@ extension Replica {
             switch read.kind {
             case .lease: leases.append(read)
             case .stale(let age) where isFresh(age, now): serve(read)
+            case .settled: serve(read)
             case .linearizable, .snapshot, .stale: reads.append(read)
             case .piece(let number): readBackup(number, for: read.waiter)
             }
@@ -410,7 +463,9 @@ extension Replica {
             backupWaiters.append((dispatched, read.waiter, read.deadline))
         } else {
             servedReads.append(
-                StateThread.Read(query: read.query, waiter: read.waiter, isStale: read.kind == .stale(ageMax: 0)))
+                StateThread.Read(
+                    query: read.query, waiter: read.waiter, isStale: read.kind == .stale(ageMax: 0),
+                    deadline: read.deadline))
             if servedReads.count >= Self.readsAtOnce { sendReads() }
         }
     }

@@ -8,6 +8,8 @@ import WireProtocol
 extension Replica {
     /// How long whoever is to come may take to answer.
     private static let probeMax = TimeAmount.seconds(2)
+    /// So many addresses are asked at once at most: nobody makes a leader connect everywhere.
+    private static let probesMax = 4
 
     func listMembers(for waiter: Waiter) {
         guard core.role == .leader else { return refuse(waiter, core.leader == nil ? .noLeader : .notLeader) }
@@ -84,6 +86,8 @@ extension Replica {
     /// Asks whoever answers at `address` who that is.
     private func probe(_ address: String, for waiter: Waiter, then use: @escaping (Welcome) -> Void) {
         guard let address = Address(address) else { return settle(waiter, .nobodyAnswers) }
+        guard probesUnderWay < Self.probesMax else { return settle(waiter, .underWay) }
+        probesUnderWay += 1
         var isOver = false
         // Held by the end of the time that it has.
         let link = PeerLink(
@@ -111,6 +115,7 @@ extension Replica {
             }, eventLoop: loop)
         loop.scheduleTask(in: Self.probeMax) {
             let (replica, link) = this.value
+            replica.probesUnderWay -= 1
             link.stop()
             if end.value(), !replica.isStopped { replica.settle(waiter, .nobodyAnswers) }
         }

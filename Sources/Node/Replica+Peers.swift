@@ -1,3 +1,4 @@
+import FileTree
 import Logging
 import NIOCore
 import Raft
@@ -124,17 +125,51 @@ extension Replica {
         guard message.from == peer, message.to.rawValue == identity.incarnation else { return }
         // The recorded address may be out of date: then this is the way back.
         strangers[peer] = connection
-        if let bytes = peerMessage.freeBytes { space.told(bytes, by: peer) }
-        switch (peerMessage.digest, message.body) {
-        case (let digest?, .heartbeat): judge(digest)
-        case (let digest?, _): heard(digest, from: peer)
-        case (nil, _): break
+        if let records = peerMessage.records, case .append(let append) = message.body,
+            !canExecute(append.entries, in: records)
+        {
+            return report(Offence(peer: peer, term: message.term, kind: .unknownOperation))
         }
         // What a leader that is about to be deposed, or just was, wanted sent is of its own log, which the message may change.
         if message.term > core.term { perform(core.takeOutput()) }
         step(.message(message))
         if case .append(let append) = message.body, let records = peerMessage.records { takeIn(append, records) }
+        if peerMessage.freeBytes != nil || peerMessage.digest != nil { takeIn(peerMessage) }
         scheduleTurn()
+    }
+
+    /// A command that this program does not know would stop it when it is executed: it does not come in.
+    private func canExecute(_ entries: [EntryHeader], in records: ByteBuffer) -> Bool {
+        var offset = records.readerIndex
+        for entry in entries {
+            let isKnown =
+                entry.kind != .command
+                || CommandHeader.isExecutable(
+                    records, at: offset + EntryRecord.headerByteCount,
+                    count: Int(entry.size) - EntryRecord.headerByteCount, knownVersion: knownVersion)
+            guard isKnown else { return false }
+            offset += Int(entry.size)
+        }
+        return true
+    }
+
+    /// What stands beside a message: a leader's heartbeat tells the majority's digest, an answer to the leader a peer's own,
+    /// and its free space. It counts from a member of the cluster, in this term, from or at the leader.
+    private func takeIn(_ peerMessage: PeerMessage) {
+        let message = peerMessage.message
+        guard message.term == core.term, core.configuration.peers.contains(message.from) else { return }
+        if case .heartbeat = message.body {
+            if core.leader == message.from, let digest = peerMessage.digest { judge(digest) }
+        } else if core.role == .leader {
+            if let bytes = peerMessage.freeBytes { space.told(bytes, by: message.from) }
+            guard let digest = peerMessage.digest else { return }
+            // Nobody can have executed what this leader's log does not hold.
+            if digest.index <= core.log.lastIndex {
+                heard(digest, from: message.from)
+            } else {
+                report(Offence(peer: message.from, term: message.term, kind: .unaskedDigest))
+            }
+        }
     }
 
     /// Keeps the records of the entries that the core just took into its log.
@@ -151,10 +186,14 @@ extension Replica {
     }
 
     func report(_ offence: Offence) {
+        guard offences.note(offence, now: Clock.now) else { return }
         let id = core.configuration.member(offence.peer).map { "\($0.id)" } ?? "\(offence.peer)"
         logger.error(
             "a peer's message was ignored: no sound member sends it",
-            metadata: ["peer": "\(id)", "term": "\(offence.term)", "reason": "\(offence.kind.rawValue)"])
+            metadata: [
+                "peer": "\(id)", "term": "\(offence.term)", "reason": "\(offence.kind.rawValue)",
+                "count": "\(offences.count(of: offence.kind))",
+            ])
     }
 
     /// Says once that a member must be replaced.

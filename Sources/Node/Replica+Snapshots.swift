@@ -203,12 +203,17 @@ extension Replica {
 
     /// So many at most lie on the disk for clients; who wants a newer one waits until an older one is taken.
     private static let spoolsMax = 2
+    /// Who has come no further with its snapshot for so long gives it up when others wait.
+    private static let backupIdleMax: Nanoseconds = 5_000_000_000
 
     /// Begins the snapshots of clients whose index is durable by now.
     func beginBackups() {
         guard !backupWaiters.isEmpty else { return }
         let waiting = backupWaiters
         backupWaiters = []
+        if takenSpools.count >= Self.spoolsMax {
+            backups = backups.filter { core.now - $0.value.advancedAt <= Self.backupIdleMax }
+        }
         for (index, waiter, deadline) in waiting {
             guard deadline > core.now else {
                 refuse(waiter, .deadlinePassed)
@@ -223,7 +228,7 @@ extension Replica {
             withSpool(covering: index) { [unowned self] result in
                 guard let connection = connections[waiter.connection] else { return }
                 guard case .success(let spool) = result else { return refuse(waiter, .corrupt) }
-                backups[connection.id] = Backup(spool: spool, usedAt: core.now)
+                backups[connection.id] = Backup(spool: spool, usedAt: core.now, advancedAt: core.now)
                 let metadata = spool.header.metadata
                 answer(waiter) { $0.writeMultipleIntegers(UInt16(0), metadata.index, metadata.term) }
                 scheduleTurn()
@@ -240,7 +245,7 @@ extension Replica {
 
     func readBackup(_ number: UInt32, for waiter: Waiter) {
         guard let spool = backups[waiter.connection]?.spool else { return refuse(waiter, .malformed) }
-        backups[waiter.connection]?.usedAt = core.now
+        backups[waiter.connection]?.read(number, at: core.now)
         spoolUsedAt = core.now
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop

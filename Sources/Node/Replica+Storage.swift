@@ -146,8 +146,9 @@ extension Replica {
         connection.requestsInFlight -= answers.count
         connection.write { $0.writeImmutableBuffer(answers.frames) }
         markDirty(connection)
-        guard answers.reads > 0 else { return }
-        connection.readsEnd(answers.reads, bytesMax: answers.readBytesMax)
+        guard answers.reads > 0 || !answers.tooLong.isEmpty else { return }
+        connection.readsEnd(answers.reads, reserved: answers.reservedBytes, bytesMax: answers.readBytesMax)
+        for read in answers.tooLong { waitForRoom(read, of: connection) }
         admitReads(of: connection)
     }
 

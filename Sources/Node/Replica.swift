@@ -111,11 +111,17 @@ final class Replica {
     // MARK: requests
 
     var connections: [UInt64: FrameConnection] = [:]
+    /// Of all clients.
+    let memory: ClientMemory
+    var memoryMeasuredAt: Nanoseconds = 0
     var links: [PeerID: [Lane: PeerLink]] = [:]
     /// Peers that the configuration does not name (yet), by their own connections: answers go back on those.
     var strangers: [PeerID: FrameConnection] = [:]
     /// Why peers refused this member, or it them: said once.
     var refusals: [PeerID: String] = [:]
+    var offences = OffenceCount()
+    /// Addresses that are being asked who is there, for a change of membership.
+    var probesUnderWay = 0
     /// Peers that were warned of.
     var regressed: Set<PeerID> = []
     var dirty: [FrameConnection] = []
@@ -163,6 +169,8 @@ final class Replica {
             case lease
             /// It may miss something: the greatest age in milliseconds, 0 for any.
             case stale(ageMax: UInt32)
+            /// Everything that it may not miss was executed before.
+            case settled
             /// No query: the client wants a snapshot.
             case snapshot
             /// A piece of the snapshot that this connection has.
@@ -173,11 +181,32 @@ final class Replica {
         var waiter: Waiter
         var query: ByteBuffer
         var deadline: Nanoseconds
+        /// How long its answer may be, if that is known.
+        var answerBytesMax: Int?
+
+        /// What it holds while it waits.
+        var heldBytes: Int { query.readableBytes + 256 }
     }
 
     struct Backup {
         let spool: Spool
         var usedAt: Nanoseconds
+        /// When a piece was last asked for that had not been before.
+        var advancedAt: Nanoseconds
+        private var next: UInt32 = 0
+
+        init(spool: Spool, usedAt: Nanoseconds, advancedAt: Nanoseconds) {
+            self.spool = spool
+            self.usedAt = usedAt
+            self.advancedAt = advancedAt
+        }
+
+        mutating func read(_ piece: UInt32, at now: Nanoseconds) {
+            usedAt = now
+            guard piece >= next else { return }
+            next = piece + 1
+            advancedAt = now
+        }
     }
 
     struct PendingChange {
@@ -210,12 +239,14 @@ final class Replica {
     ///   - unusedState: the number of an empty state that the state thread has open, since the member's own can't be.
     init(
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
-        unusedState: UInt64?, tail: LogTail, threads: Threads, options: ServerOptions, logger: Logger,
+        unusedState: UInt64?, tail: LogTail, threads: Threads, options: ServerOptions, memory: ClientMemory,
+        logger: Logger,
         fatal: @escaping @Sendable (String) -> Void, restart: @escaping @Sendable (String) -> Void
     ) {
         self.fatal = fatal
         self.restart = restart
         self.options = options
+        self.memory = memory
         self.loop = loop
         self.identity = identity
         self.core = core
@@ -253,6 +284,7 @@ final class Replica {
         guard !isStopped else { return }
         step(.tick)
         watchDisk()
+        tendMemory()
         warnOfRegressedPeers()
         expireReads()
         retryChanges()

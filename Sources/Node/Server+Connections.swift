@@ -10,7 +10,7 @@ extension Server {
     func makeConnection() -> FrameConnection {
         lastConnection += 1
         return FrameConnection(
-            id: lastConnection, onFrame: { [unowned self] in received($1, on: $0) },
+            id: lastConnection, memory: memory, onFrame: { [unowned self] in received($1, on: $0) },
             onClose: { [unowned self] connection, error in
                 connections[connection.id] = nil
                 replica?.closed(connection)

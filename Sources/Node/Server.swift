@@ -40,6 +40,7 @@ package final class Server {
     private var repairing: Task<Void, Never>?
     private var port: (any Channel)?
     var lastConnection: UInt64 = 0
+    let memory = ClientMemory()
     var connections: [UInt64: FrameConnection] = [:]
 
     /// Opens the directory and decides who this member is. Nothing runs yet.
@@ -311,7 +312,7 @@ package final class Server {
         let replica = Replica(
             loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
             unusedState: unusedState, tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex),
-            threads: threads, options: options, logger: logger, fatal: fatal, restart: restart)
+            threads: threads, options: options, memory: memory, logger: logger, fatal: fatal, restart: restart)
         logger.info(
             "recovered",
             metadata: [

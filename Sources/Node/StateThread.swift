@@ -11,6 +11,8 @@ struct Waiter: Sendable {
     var connection: UInt64
     var requestID: UInt64
     var isRead = false
+    /// Of a read: how long its answer may be.
+    var answerBytesMax = 0
 
     /// Nobody: the member itself proposed the reclaiming of a directory, or a new cluster version.
     static let reclaiming = Waiter(connection: 0, requestID: 0)
@@ -43,6 +45,10 @@ struct StateReport: Sendable {
         var reads = 0
         /// Of the longest answer to a read.
         var readBytesMax = 0
+        /// What those reads may have answered.
+        var reservedBytes = 0
+        /// Reads whose answer would have been longer than they may: to be asked again with more room.
+        var tooLong: [StateThread.Read] = []
     }
 }
 
@@ -82,6 +88,7 @@ final class StateThread: Sendable {
         var waiter: Waiter
         /// It may miss anything that was written lately.
         var isStale: Bool
+        var deadline: Nanoseconds
     }
 
     /// Work, and when it was sent.
@@ -289,7 +296,7 @@ private final class Executor {
 
     private func answer(_ read: StateThread.Read) throws(StateError) {
         do throws(StateError) {
-            try answer(read.waiter) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
+            try answer(read.waiter, read) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
         } catch {
             // A rotten row is never served; the tree goes on with the rows that are sound.
             guard case .corruptRow = error else { throw error }
@@ -301,7 +308,7 @@ private final class Executor {
     private func answerWhileStopped(_ read: StateThread.Read) {
         guard read.isStale else { return refuse(read.waiter, .corrupt) }
         do throws(StateError) {
-            try answer(read.waiter) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
+            try answer(read.waiter, read) { frame throws(StateError) in try tree.answer(read.query, into: &frame) }
         } catch { refuse(read.waiter, .corrupt) }
     }
 
@@ -309,10 +316,15 @@ private final class Executor {
         let position = position(of: waiter.connection)
         Refusal(code).write(to: &report.answers[position].frames, requestID: waiter.requestID)
         report.answers[position].count += 1
-        if waiter.isRead { report.answers[position].reads += 1 }
+        if waiter.isRead {
+            report.answers[position].reads += 1
+            report.answers[position].reservedBytes += waiter.answerBytesMax
+        }
     }
 
-    private func answer(_ waiter: Waiter, _ body: (inout ByteBuffer) throws(StateError) -> Void) throws(StateError) {
+    private func answer(
+        _ waiter: Waiter, _ read: StateThread.Read? = nil, _ body: (inout ByteBuffer) throws(StateError) -> Void
+    ) throws(StateError) {
         let position = position(of: waiter.connection)
         // Out of the array while it is written to, so that it is the only one of its kind and nothing is copied.
         var frames = ByteBuffer()
@@ -325,9 +337,15 @@ private final class Executor {
         }
         frames.endFrame(at: start)
         let bytes = frames.writerIndex - start
+        if let read, bytes > waiter.answerBytesMax {
+            frames.moveWriterIndex(to: start)
+            report.answers[position].tooLong.append(read)
+            return
+        }
         report.answers[position].count += 1
         if waiter.isRead {
             report.answers[position].reads += 1
+            report.answers[position].reservedBytes += waiter.answerBytesMax
             report.answers[position].readBytesMax = max(report.answers[position].readBytesMax, bytes)
         }
         answerBytes += bytes

@@ -80,6 +80,10 @@ package struct Offence: Equatable, Sendable {
         case ownName = "it claims to be this member itself"
         /// Only the leader of the term tells others to campaign.
         case unexpectedHandOver = "it hands over what it does not lead"
+        /// An entry that this program could not execute.
+        case unknownOperation = "it brings an entry whose operation this program does not know"
+        /// A digest of an index that this member does not remember, or from one who does not answer it.
+        case unaskedDigest = "it tells a digest that nobody asked for"
         /// More often than a sound member has reason to.
         case tooOften = "it asks too often"
     }
@@ -87,6 +91,12 @@ package struct Offence: Equatable, Sendable {
     package var peer: PeerID
     package var term: Term
     package var kind: Kind
+
+    package init(peer: PeerID, term: Term, kind: Kind) {
+        self.peer = peer
+        self.term = term
+        self.kind = kind
+    }
 }
 
 /// One numbered change of what is on the disk: the hard state, and the tail of the log.

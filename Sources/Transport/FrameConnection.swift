@@ -11,7 +11,9 @@ package final class FrameConnection: ChannelInboundHandler {
 
     /// Bytes that may wait for a reader that does not read. A client beyond it is no longer read from, until it has
     /// taken its answers.
-    package static let unflushedBytesMax = 4 << 20
+    package static let unflushedBytesMax = 2 << 20
+    /// What its reads under way may answer on top of that, unless it is one alone.
+    private static let reservedBytesMax = 2 << 20
 
     package let id: UInt64
     package private(set) var channel: (any Channel)?
@@ -27,18 +29,25 @@ package final class FrameConnection: ChannelInboundHandler {
     package var requestsInFlight = 0
     /// Those of them that are reads under way.
     package private(set) var readsInFlight = 0
+    /// Room for their answers.
+    private var reservedBytes = 0
     /// What an answer to a read may hold, by the longest of late.
-    private var answerBytes = 256 << 10
+    private var answerBytes = ClientMemory.shareBytes
+    private let memory: ClientMemory?
+    /// Bytes of answers that the other side has not taken in, as last measured, and since when it has taken in none.
+    private var unread: (bytes: Int, since: UInt64) = (0, 0)
     /// Whether the other side leaves its answers unread.
     package private(set) var isSlow = false
     /// Called when it has taken them in.
     package var onWritable: (() -> Void)?
 
+    /// - Parameter memory: the account of a client's connection.
     package init(
-        id: UInt64, onFrame: @escaping (FrameConnection, Frame) -> Void,
+        id: UInt64, memory: ClientMemory? = nil, onFrame: @escaping (FrameConnection, Frame) -> Void,
         onClose: @escaping (FrameConnection, (any Error)?) -> Void
     ) {
         self.id = id
+        self.memory = memory
         self.onFrame = onFrame
         self.onClose = onClose
         pending = ByteBuffer()
@@ -68,6 +77,8 @@ package final class FrameConnection: ChannelInboundHandler {
 
     package func channelInactive(context: ChannelHandlerContext) {
         channel = nil
+        memory?.release(reservedBytes)
+        reservedBytes = 0
         onClose?(self, failure)
         // The closures hold their owner, which holds this connection.
         onFrame = nil
@@ -85,19 +96,47 @@ package final class FrameConnection: ChannelInboundHandler {
         context.fireChannelWritabilityChanged()
     }
 
-    /// Whether one more read may be taken up: no more at once than whose answers may wait for a reader that does not read.
-    package var mayRead: Bool {
-        !isSlow && readsInFlight < min(Self.readsInFlightMax, max(1, Self.unflushedBytesMax / answerBytes))
+    /// What the answer to the next read may hold. A longer one is read again with all the room that an answer can need.
+    package var answerBytesMax: Int { answerBytes }
+    package static let longestAnswerBytes = Frame.bodyBytesMax + Frame.headerByteCount
+
+    /// Whether one more read may be taken up, whose answer may hold so many bytes: no more at once than whose answers may wait
+    /// for a reader that does not read.
+    package func mayRead(_ bytes: Int) -> Bool {
+        guard !isSlow, readsInFlight < Self.readsInFlightMax else { return false }
+        if readsInFlight > 0, reservedBytes + bytes > Self.reservedBytesMax { return false }
+        guard let memory, memory.isFull else { return true }
+        return reservedBytes + bytes <= ClientMemory.shareBytes
     }
 
     private static let readsInFlightMax = 64
 
-    package func readBegins() { readsInFlight += 1 }
+    package func readBegins(_ bytes: Int) {
+        readsInFlight += 1
+        reservedBytes += bytes
+        memory?.reserve(bytes)
+    }
 
-    /// - Parameter bytesMax: of the longest answer.
-    package func readsEnd(_ count: Int, bytesMax: Int) {
+    /// - Parameters:
+    ///   - reserved: what they began with.
+    ///   - bytesMax: of the longest answer.
+    package func readsEnd(_ count: Int, reserved: Int, bytesMax: Int) {
         readsInFlight -= count
-        answerBytes = max(bytesMax, answerBytes - answerBytes / 8, 1)
+        reservedBytes -= reserved
+        memory?.release(reserved)
+        answerBytes = min(max(bytesMax, answerBytes - answerBytes / 8, 1024), Self.longestAnswerBytes)
+    }
+
+    /// Measures what this connection holds beside its reads under way: answers that were not taken in, and a frame that has
+    /// not wholly arrived. In between it may only have become less, or what was reserved.
+    ///
+    /// - Returns: those bytes, and since when its answers have waited without one of them being taken in.
+    package func measure(now: UInt64) -> (bytes: Int, unreadSince: UInt64?) {
+        let buffered = channel.flatMap { try? $0.syncOptions?.getOption(.bufferedWritableBytes) } ?? 0
+        let bytes = buffered + pending.readableBytes
+        if bytes == 0 || bytes < unread.bytes || unread.bytes == 0 { unread.since = now }
+        unread.bytes = bytes
+        return (bytes + frames.unprocessedBytes, bytes > 0 ? unread.since : nil)
     }
 
     /// Gathers bytes for the next flush.

@@ -14,7 +14,8 @@ package enum Listener {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(
-                .writeBufferWaterMark, value: .init(low: 1 << 20, high: FrameConnection.unflushedBytesMax)
+                .writeBufferWaterMark,
+                value: .init(low: FrameConnection.unflushedBytesMax / 4, high: FrameConnection.unflushedBytesMax)
             )
             .childChannelOption(.maxMessagesPerRead, value: 4)
             .childChannelOption(Pipeline.userTimeout, value: Pipeline.unacknowledgedMillisecondsMax)

@@ -46,11 +46,24 @@ package struct Frame: Equatable, Sendable {
         case genesis = 49
         case snapshotChunk = 50
         case snapshotReceipt = 51
+
+        /// The longest body of such a frame. It is looked at before the body is waited for.
+        package var bodyBytesMax: Int {
+            switch self {
+            case .hello, .welcome, .goodbye, .refusal: Frame.helloBytesMax
+            case .read, .leaseRead, .staleRead: Frame.queryBytesMax
+            case .status, .transferLeadership, .listMembers, .openSnapshot, .readSnapshot, .verify, .rewriteState: 64
+            case .changeMembership, .genesis, .snapshotReceipt, .statusResult: 256 << 10
+            case .write, .result, .peerMessage, .snapshotChunk: Frame.bodyBytesMax
+            }
+        }
     }
 
     package static let headerByteCount = 24
     /// The longest body: one command with its path and content, or 1 MiB of entries, and what stands around them.
     package static let bodyBytesMax = (1 << 20) + (64 << 10)
+    /// The longest query: a path, and a name to go on behind.
+    package static let queryBytesMax = 8 << 10
     /// The longest body before a hello was answered.
     package static let helloBytesMax = 16 << 10
 
@@ -121,6 +134,9 @@ extension ByteBuffer {
         // The length is looked at before anything is waited for: nobody makes this side collect a gigabyte.
         guard length >= Frame.headerByteCount - 4 else { throw .frameTooShort(length) }
         guard length <= Frame.headerByteCount - 4 + bodyBytesMax else { throw .frameTooLong(length) }
+        if let code = getInteger(at: readerIndex + 4, as: UInt8.self), let kind = Frame.Kind(rawValue: code) {
+            guard length <= Frame.headerByteCount - 4 + kind.bodyBytesMax else { throw .frameTooLong(length) }
+        }
         guard readableBytes >= 4 + length else { return nil }
         guard
             let (_, code, flags, group, requestID, deadline, reserved) = readMultipleIntegers(

@@ -144,6 +144,8 @@ package struct Goodbye: Error, Equatable, Sendable {
         case shuttingDown = 6
         /// The cluster that the sender knows was given up: one of its directories was recovered, and goes on alone.
         case recovered = 7
+        /// The receiver holds as much for others as it may.
+        case busy = 8
     }
     package var code: Code
     package var reason: String
