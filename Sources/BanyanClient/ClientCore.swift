@@ -465,7 +465,10 @@ final class ClientCore {
 
     /// Its time is over, and no answer to it was lost.
     private func expire(_ request: Request) {
-        guard request.address == nil else { return sendAgain(request) }
+        if let address = request.address {
+            guard troubles[address] == nil else { return sendAgain(request) }
+            return end(request, .memberUnreachable("the member at \(address) does not answer"))
+        }
         end(request, request.obstacle ?? search.obstacle)
     }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Dispatch
 import Glibc
 
 /// What went wrong, in one line, and the exit code for it.
@@ -29,12 +30,20 @@ package enum Console {
     }
 
     /// Parses `arguments`, runs the command, and ends the process.
-    package static func run<Command: ParsableCommand>(
+    ///
+    /// To be called from a `main` that is not asynchronous: one that is has the system's main queue opened before its first
+    /// line, in the place of a standard descriptor that is closed.
+    package static func start<Command: ParsableCommand & SendableMetatype>(
         _ root: Command.Type, _ arguments: [String] = arguments
-    ) async -> Never {
+    ) -> Never {
         Descriptors.fillStandard()
         Descriptors.raiseLimit()
         signal(SIGPIPE, SIG_IGN)
+        Task { await run(root, arguments) }
+        dispatchMain()
+    }
+
+    private static func run<Command: ParsableCommand>(_ root: Command.Type, _ arguments: [String]) async -> Never {
         do {
             var command = try root.parseAsRoot(arguments)
             if !(command is any TakesBytes) { try checkEncoding() }

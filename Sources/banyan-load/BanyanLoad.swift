@@ -115,7 +115,7 @@ struct BanyanLoad: AsyncParsableCommand {
     /// Event loops, standard descriptors, /proc, the output files, and some to spare.
     private static let descriptors = 32
 
-    static func main() async { await Console.run(Self.self) }
+    static func main() { Console.start(Self.self) }
 
     private func load(of nodes: [String]) -> Load {
         let operations: Load.Mix =

@@ -40,7 +40,7 @@ struct BanyanSim: AsyncParsableCommand {
     var without: FaultList = FaultList(kinds: [])
     @Flag(help: "Report a failing run as it is.") var noShrink = false
 
-    static func main() async { await Console.run(Self.self) }
+    static func main() { Console.start(Self.self) }
 
     func validate() throws {
         guard [seed != nil, seeds != nil, check != nil, mutant == "list"].count(where: { $0 }) == 1 else {

@@ -27,10 +27,10 @@ struct Banyan: AsyncParsableCommand {
             LocalCommand.self,
         ])
 
-    static func main() async {
+    static func main() {
         // One client, one loop: it does little, and each loop takes files and a thread.
         NIOSingletons.groupLoopCountSuggestion = 1
-        await Console.run(Self.self, commandFirst(Console.arguments))
+        Console.start(Self.self, commandFirst(Console.arguments))
     }
 
     /// Moves the options that stand before the command behind it: `banyan --json ls /` is `banyan ls --json /`.

@@ -96,9 +96,8 @@ actor LocalCluster {
             while let line = readLine() { continuation.yield(.typed(line)) }
         }
         for id in 1...nodes { try start(id, continuation) }
-        say(
-            "\(nodes) members, whose logs are \(log(1)) and so on; in another terminal:  export BANYAN_NODES=\(addresses)"
-        )
+        say("their logs are \(log(1))\(nodes > 1 ? " to \(nodes).log" : ""); in another terminal:")
+        say("  export BANYAN_NODES=\(addresses)")
         say("type help to see what can be done to them")
         let watcher = Task { await Self.watch(addresses.split(separator: ",").map(String.init), continuation) }
         defer { watcher.cancel() }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Console
 import Foundation
 
 struct LocalCommand: AsyncParsableCommand {
@@ -23,6 +24,8 @@ struct LocalCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        // A process is started with a map of all that is open, which takes more than this program has open itself.
+        try Descriptors.require(256)
         let cluster = try LocalCluster(nodes: nodes, data: data, port: port)
         try await cluster.run()
     }

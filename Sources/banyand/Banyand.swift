@@ -92,9 +92,9 @@ struct Banyand: AsyncParsableCommand {
     @Option(name: .customLong("log-format"), help: "Log lines as text for people or as JSON objects.")
     var logFormat = LogFormat.text
 
-    static func main() async {
+    static func main() {
         _ = ServerService.inherited
-        await Console.run(Self.self)
+        Console.start(Self.self)
     }
 
     func validate() throws {

@@ -239,7 +239,7 @@ final class TestCluster {
         return try await Self.run(URL(fileURLWithPath: "/usr/bin/env"), ["python3", client.path] + arguments)
     }
 
-    private static func run(
+    static func run(
         _ program: URL, _ arguments: [String]
     ) async throws -> (code: Int32, output: String, errors: String) {
         try await blocking {
