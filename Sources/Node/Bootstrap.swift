@@ -7,28 +7,39 @@ import WireProtocol
 
 /// The making of a new cluster. Each member is started once with the same list. The one with the lowest id asks every
 /// other; when all of them are there, empty and with the same list, it draws the cluster's id and stores the first
-/// entry, and its replica sends that to the others. Nobody votes before it has stored it.
+/// entry, and tells it to whoever asked. Nobody votes before it has stored it.
+///
+/// A member that is to join a running cluster waits the same way for the configuration that takes it in. Either is believed
+/// only as the answer to this member's own question at an address of its own list, never from who came in by its port: that
+/// may be anybody. Nothing that is said there ends this member, for the same reason.
 final class Bootstrap {
     private let options: ServerOptions
     private let identity: Identity
     private let loop: any EventLoop
     private let logger: Logger
     private let complete: ([(id: UInt64, incarnation: UInt64)]) throws -> Void
+    private let begin: (Configuration) throws -> Void
     private let fatal: @Sendable (String) -> Void
     private var links: [PeerLink] = []
     private var heard: [(id: UInt64, incarnation: UInt64)]
+    private var refusals = Refusals<UInt64>()
     private var isOver = false
 
+    /// - Parameters:
+    ///   - complete: founds the cluster: all are there.
+    ///   - begin: takes up what another says that this member begins with.
+    ///   - fatal: called when this member can't write that down.
     init(
         options: ServerOptions, identity: Identity, loop: any EventLoop, logger: Logger,
         complete: @escaping ([(id: UInt64, incarnation: UInt64)]) throws -> Void,
-        fatal: @escaping @Sendable (String) -> Void
+        begin: @escaping (Configuration) throws -> Void, fatal: @escaping @Sendable (String) -> Void
     ) {
         self.options = options
         self.identity = identity
         self.loop = loop
         self.logger = logger
         self.complete = complete
+        self.begin = begin
         self.fatal = fatal
         heard = [(identity.memberID, identity.incarnation)]
     }
@@ -39,10 +50,18 @@ final class Bootstrap {
             let link = PeerLink(
                 to: member.address, on: loop, hello: { [unowned self] in hello },
                 onWelcome: { [weak self] link, connection, welcome in
-                    self?.welcomed(welcome, member.id)
+                    self?.welcomed(welcome, member.id, link)
                     return self != nil
                 },
-                onBreak: { [weak self] _, goodbye, _ in self?.refused(goodbye, by: member.id) })
+                onBreak: { [weak self] _, goodbye, _ in
+                    guard let goodbye, goodbye.code != .shuttingDown else { return }
+                    self?.refused("member \(member.id) refuses this one: \(goodbye.reason)", by: member.id)
+                },
+                onFrame: { [weak self] link, connection, frame in
+                    guard let self, frame.kind == .genesis, !isOver else { return }
+                    guard let genesis = genesis(frame) else { return connection.close() }
+                    do { try begin(genesis) } catch { fatal("\(error)") }
+                })
             links.append(link)
             link.start()
         }
@@ -58,30 +77,39 @@ final class Bootstrap {
         hello.isBootstrapping = true
         hello.memberID = identity.memberID
         hello.incarnation = identity.incarnation
-        hello.members = options.clusterText
+        if !identity.isJoining { hello.members = options.clusterText }
         return hello
     }
 
-    private func welcomed(_ welcome: Welcome, _ id: UInt64) {
+    /// What the frame says that this member begins with, if it is what this member waits for.
+    private func genesis(_ frame: Frame) -> Configuration? {
+        var body = frame.body
+        guard let genesis = Configuration(from: &body),
+            genesis.member(PeerID(identity.incarnation))?.id == identity.memberID,
+            identity.isJoining || genesis.text == options.clusterText
+        else { return nil }
+        return genesis
+    }
+
+    private func welcomed(_ welcome: Welcome, _ id: UInt64, _ link: PeerLink) {
         guard !isOver else { return }
         guard welcome.memberID == id else {
-            fatal("the address of member \(id) is answered by member \(welcome.memberID); correct --cluster")
-            return
+            refused("the address of member \(id) is answered by member \(welcome.memberID); correct --cluster", by: id)
+            return link.reject()
         }
-        guard welcome.isBootstrapping else { return }
+        refusals.welcomed(id)
+        guard welcome.isBootstrapping, !identity.isJoining else { return }
         heard.removeAll { $0.id == id }
         heard.append((id, welcome.incarnation))
         guard heard.count == options.cluster.count, options.cluster.first?.id == identity.memberID else { return }
         do { try complete(heard) } catch { fatal("\(error)") }
     }
 
-    private func refused(_ goodbye: Goodbye?, by id: UInt64) {
-        guard !isOver, let goodbye else { return }
-        switch goodbye.code {
-        case .unknownIncarnation, .wrongCluster, .differentMembers, .noCommonVersion, .recovered:
-            fatal("member \(id) refuses this one: \(goodbye.reason)")
-        case .protocolError, .shuttingDown, .busy:
-            logger.warning("peer refused", metadata: ["peer": "\(id)", "reason": "\(goodbye.reason)"])
+    private func refused(_ reason: String, by id: UInt64) {
+        guard !isOver else { return }
+        let reason = ForeignText.plain(reason)
+        if refusals.refused(id, reason) {
+            logger.warning("peer refused", metadata: ["peer": "\(id)", "reason": "\(reason)"])
         }
     }
 }

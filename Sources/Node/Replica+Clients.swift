@@ -223,6 +223,9 @@ extension Replica {
             let seconds = "\(diskWait / 1_000_000_000).\(diskWait / 100_000_000 % 10) s"
             work.append(.init("its disk stands still: a write has waited for \(seconds)", bytesDone: 0))
         }
+        for (peer, reason) in refusals.current {
+            work.append(.init("no connection with member \(memberID(of: peer)): \(reason)", bytesDone: 0))
+        }
         if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
         return work
     }

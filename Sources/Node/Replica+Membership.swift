@@ -205,6 +205,7 @@ extension Replica {
             if old != nil { stopLinks(to: peer) }
             connect(member)
         }
+        configurationAdopted()
     }
 
     /// Whether this member leads, and it is settled that the peer belongs to the cluster no more.
@@ -240,6 +241,7 @@ extension Replica {
     private func stopLinks(to peer: PeerID) {
         for link in (links.removeValue(forKey: peer) ?? [:]).values { link.stop() }
         knownVersions[peer] = nil
+        refusals.forget(peer)
     }
 
     // MARK: the cluster version

@@ -44,7 +44,7 @@ extension Replica {
         -> Bool
     {
         guard welcome.incarnation == member.peer.rawValue else {
-            if refusals.updateValue("incarnation", forKey: member.peer) != "incarnation" {
+            if refusals.refused(member.peer, "it has another directory than the recorded one") {
                 logger.warning(
                     "peer has another directory than the recorded one; if that was lost, run 'banyan member replace'",
                     metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
@@ -52,15 +52,12 @@ extension Replica {
             link.reject()
             return true
         }
-        // A member that was not reached before its founder went on: the first entry is the same for everyone. One that
-        // came later gets the configuration that took it in.
-        if welcome.isBootstrapping {
-            let isFounder = !identity.isJoining && identity.genesis?.member(member.peer) != nil
-            let configuration = isFounder ? identity.genesis ?? core.configuration : core.configuration
+        // Earlier programs take it from here; the present one takes it from a connection of its own alone.
+        if welcome.isBootstrapping, let configuration = genesis(for: member.peer) {
             connection.write { buffer in buffer.writeFrame(.genesis) { configuration.write(to: &$0) } }
             connection.flush()
         }
-        refusals[member.peer] = nil
+        refusals.welcomed(member.peer)
         knownVersions[member.peer] = UInt16(max(1, welcome.knownVersion))
         if knownVersions[member.peer] ?? 0 < lastReport.applied.clusterVersion {
             logger.error(
@@ -74,14 +71,24 @@ extension Replica {
         return true
     }
 
+    /// What a member that waits begins with, if it is one of this cluster. For those that founded it with this one, the first
+    /// entry: it is the same for everyone. One that came later gets the configuration that took it in.
+    func genesis(for peer: PeerID) -> Configuration? {
+        if !identity.isJoining, let genesis = identity.genesis, genesis.member(peer) != nil { return genesis }
+        return core.configuration.member(peer) == nil ? nil : core.configuration
+    }
+
     func broke(_ member: Member, _ lane: Lane, _ goodbye: Goodbye?, wasReady: Bool) {
-        if let goodbye, goodbye.code != .shuttingDown,
-            refusals.updateValue(goodbye.reason, forKey: member.peer) != goodbye.reason
-        {
-            logger.warning("peer refused", metadata: ["peer": "\(member.id)", "reason": "\(goodbye.reason)"])
+        // Not even a cluster that was given up ends at such a word: anybody may say it.
+        if let goodbye, goodbye.code != .shuttingDown {
+            let reason = ForeignText.plain(goodbye.reason)
+            if refusals.refused(member.peer, reason) {
+                logger.warning(
+                    "peer refused",
+                    metadata: ["peer": "\(member.id)", "address": "\(member.address)", "reason": "\(reason)"])
+            }
         }
         guard !isStopped else { return }
-        if let goodbye, goodbye.code == .recovered { return fatal(goodbye.reason) }
         // Who comes back may run another program.
         if wasReady { knownVersions[member.peer] = nil }
         if wasReady, lane == .control { logger.info("peer disconnected", metadata: ["peer": "\(member.id)"]) }

@@ -93,6 +93,8 @@ final class Replica {
     var verifyWaiters: [Waiter] = []
     /// Called when this member has to begin anew, for its log to be repaired.
     let restart: @Sendable (String) -> Void
+    /// Called when another configuration is in force: who waits to be taken in may be named by it.
+    var configurationAdopted: () -> Void = {}
     /// What is wrong with the state, until another takes its place.
     var damage: StateDamage?
     var foundAt: Nanoseconds = 0
@@ -117,11 +119,11 @@ final class Replica {
     var links: [PeerID: [Lane: PeerLink]] = [:]
     /// Peers that the configuration does not name (yet), by their own connections: answers go back on those.
     var strangers: [PeerID: FrameConnection] = [:]
-    /// Why peers refused this member, or it them: said once.
-    var refusals: [PeerID: String] = [:]
     var offences = OffenceCount()
     /// Addresses that are being asked who is there, for a change of membership.
     var probesUnderWay = 0
+    /// Why peers refused this member, or it them.
+    var refusals = Refusals<PeerID>()
     /// Peers that were warned of.
     var regressed: Set<PeerID> = []
     var dirty: [FrameConnection] = []

@@ -28,7 +28,7 @@ extension Server {
                 try greet(Hello(frame), on: connection)
             }
         } catch let goodbye as Goodbye {
-            logger.warning("connection refused", metadata: ["reason": "\(goodbye.reason)"])
+            logger.warning("connection refused", metadata: ["reason": "\(ForeignText.plain(goodbye.reason))"])
             connection.say(goodbye)
         } catch let error as ProtocolError {
             logger.warning("connection refused", metadata: ["reason": "\(error)"])
@@ -52,22 +52,9 @@ extension Server {
             try replica.handlePeer(frame, from: PeerID(hello.incarnation), on: connection)
         case (.peer, .running(let replica)) where frame.kind == .snapshotChunk:
             try replica.handleSnapshot(frame, from: hello, on: connection)
-        case (.peer, .waiting) where frame.kind == .genesis:
-            var body = frame.body
-            guard let genesis = Configuration(from: &body),
-                genesis.members.contains(where: {
-                    $0.id == identity.memberID && $0.peer.rawValue == identity.incarnation
-                }),
-                genesis.text == options.clusterText
-            else { throw ProtocolError.malformedBody(.genesis) }
-            try join(genesis)
-        case (.peer, .joining) where frame.kind == .genesis:
-            var body = frame.body
-            guard let configuration = Configuration(from: &body), configuration.clusterID == hello.clusterID,
-                configuration.member(PeerID(identity.incarnation))?.id == identity.memberID
-            else { throw ProtocolError.malformedBody(.genesis) }
-            try takeIn(configuration)
-        // Every lane of every member brings the first entry, until this member's hello says that it has it.
+        // It has nothing to say until it begins, and says that with another hello.
+        case (.peer, _) where hello.isBootstrapping: throw ProtocolError.malformedBody(frame.kind)
+        // Whoever came in by the port is no authority on which cluster this is: see `Bootstrap`.
         case (.peer, .running) where frame.kind == .genesis: break
         case (.peer, .waiting), (.peer, .joining), (.peer, .repairing), (.peer, .starting), (.peer, .ended): break
         case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
@@ -97,7 +84,26 @@ extension Server {
         welcome.isBootstrapping = identity.genesis == nil
         welcome.knownVersion = UInt8(clamping: options.knownVersion)
         connection.write { welcome.write(to: &$0) }
+        tellGenesis(connection)
         connection.flush()
+    }
+
+    /// Tells a peer that waits what it begins with, if that is known.
+    private func tellGenesis(_ connection: FrameConnection) {
+        guard let hello = connection.hello, hello.role == .peer, hello.isBootstrapping else { return }
+        let peer = PeerID(hello.incarnation)
+        let genesis =
+            replica.map { $0.genesis(for: peer) } ?? identity.genesis.flatMap { $0.member(peer) == nil ? nil : $0 }
+        guard let genesis else { return }
+        connection.write { buffer in buffer.writeFrame(.genesis) { genesis.write(to: &$0) } }
+    }
+
+    /// Those that asked before it was known have been waiting for it.
+    func tellGenesis() {
+        for connection in connections.values {
+            tellGenesis(connection)
+            connection.flush()
+        }
     }
 
     /// Who may speak as a peer: a directory of this cluster; while this member waits for its cluster, whoever was given the
@@ -106,6 +112,8 @@ extension Server {
     /// A directory that this member's configuration does not name may still be a member's: of a configuration that this
     /// one has yet to hear of, perhaps its leader's (section 6 of the paper). The leader alone knows better.
     private func check(_ hello: Hello) throws {
+        // It hears nothing before a configuration names it.
+        if hello.isNewcomer, hello.clusterID == 0 { return }
         if case .joining = phase {
             guard hello.clusterID != 0 else {
                 throw Goodbye(

@@ -16,7 +16,7 @@ package final class Server {
     enum Phase {
         case waiting(Bootstrap)
         /// Until a cluster's leader takes this member in.
-        case joining
+        case joining(Bootstrap)
         /// The log can't be read through: a snapshot is being taken from the others.
         case repairing
         /// The state is being opened.
@@ -148,7 +148,9 @@ package final class Server {
         if identity.genesis != nil {
             if let recovered { try run(recovered) } else { repair() }
         } else if identity.isJoining {
-            phase = .joining
+            let bootstrap = makeBootstrap()
+            phase = .joining(bootstrap)
+            bootstrap.start()
             logger.notice(
                 "waiting to be taken in",
                 metadata: [
@@ -158,9 +160,7 @@ package final class Server {
             try found(members: [(identity.memberID, identity.incarnation)])
         } else {
             logger.info("waiting for the other members", metadata: ["members": "\(options.clusterText)"])
-            let bootstrap = Bootstrap(
-                options: options, identity: identity, loop: loop, logger: logger,
-                complete: { [unowned self] in try found(members: $0) }, fatal: fatal)
+            let bootstrap = makeBootstrap()
             phase = .waiting(bootstrap)
             bootstrap.start()
         }
@@ -194,20 +194,29 @@ package final class Server {
         try join(configuration)
     }
 
-    func join(_ genesis: Configuration) throws {
+    private func makeBootstrap() -> Bootstrap {
+        Bootstrap(
+            options: options, identity: identity, loop: loop, logger: logger,
+            complete: { [unowned self] in try found(members: $0) },
+            begin: { [unowned self] in if identity.isJoining { try takeIn($0) } else { try join($0) } }, fatal: fatal)
+    }
+
+    private func join(_ genesis: Configuration) throws {
         try directory.store.found(identity, genesis: genesis)
         identity.genesis = genesis
         logger.info(
             "cluster founded",
             metadata: ["cluster": "\(String(genesis.clusterID, radix: 16))", "members": "\(genesis.text)"])
         if case .waiting(let bootstrap) = phase { bootstrap.stop() }
+        tellGenesis()
         try run(directory.store.recover())
     }
 
     /// A running cluster's leader has taken this member in.
-    func takeIn(_ configuration: Configuration) throws {
+    private func takeIn(_ configuration: Configuration) throws {
         try directory.store.join(identity, configuration)
         identity.genesis = configuration
+        if case .joining(let bootstrap) = phase { bootstrap.stop() }
         logger.info(
             "taken in",
             metadata: ["cluster": "\(String(configuration.clusterID, radix: 16))", "members": "\(configuration.text)"])
@@ -322,6 +331,7 @@ package final class Server {
             ])
         phase = .running(replica)
         for connection in connections.values { replica.accept(connection) }
+        replica.configurationAdopted = { [unowned self] in tellGenesis() }
         replica.start()
     }
 
@@ -349,10 +359,10 @@ package final class Server {
             replica.stop()
             let threads = replica.closeThreads
             return { for close in threads { close() } }
-        case .waiting(let bootstrap):
+        case .waiting(let bootstrap), .joining(let bootstrap):
             bootstrap.stop()
             return {}
-        case .joining, .repairing, .starting, .ended:
+        case .repairing, .starting, .ended:
             repairing?.cancel()
             return {}
         }

@@ -56,7 +56,11 @@ struct SnapshotFetch: Sendable {
                         await client.close()
                         throw CancellationError()
                     }
-                    if error is NothingNew { reason = refusal } else { reason = "member \(member.id): \(error)" }
+                    if error is NothingNew {
+                        reason = refusal
+                    } else {
+                        reason = ForeignText.plain("member \(member.id): \(error)")
+                    }
                     continue
                 }
                 guard let unfit = try await use(metadata, number) else {

@@ -15,9 +15,6 @@ package final class PeerLink {
         case stopped
     }
 
-    private static let backoffMax = TimeAmount.milliseconds(500)
-    /// Whom the cluster does not know, or not any more, need not ask often.
-    private static let strangerBackoff = TimeAmount.seconds(5)
     /// A peer that does not answer the hello for so long is stopped or gone, whatever its system says.
     private static let greetingMax = TimeAmount.seconds(2)
 
@@ -32,7 +29,9 @@ package final class PeerLink {
     private let onBreak: (PeerLink, Goodbye?, _ wasReady: Bool) -> Void
     private let onFrame: (PeerLink, FrameConnection, Frame) -> Void
     private var state = State.idle
-    private var backoff = TimeAmount.milliseconds(20)
+    private var pause = LinkPause()
+    private var readySince: NIODeadline?
+    private var isRejected = false
     private var lastGoodbye: Goodbye?
 
     /// - Parameters:
@@ -97,7 +96,7 @@ package final class PeerLink {
         guard case .ready(let connection) = state else { return }
         // It never counted as ready. What follows the end of the connection may happen within `close`.
         state = .greeting(connection)
-        backoff = Self.strangerBackoff
+        isRejected = true
         connection.close()
     }
 
@@ -132,7 +131,7 @@ package final class PeerLink {
             case (.greeting, .welcome):
                 let welcome = try Welcome(frame)
                 state = .ready(connection)
-                backoff = .milliseconds(20)
+                readySince = .now()
                 if !onWelcome(self, connection, welcome) { stop() }
             case (.ready, _): onFrame(self, connection, frame)
             default: connection.close()
@@ -149,13 +148,12 @@ package final class PeerLink {
         case .connecting, .greeting, .ready: state = .idle
         }
         let goodbye = lastGoodbye
-        lastGoodbye = nil
+        let isRefused = isRejected || goodbye.map { $0.code != .shuttingDown } ?? false
+        let wait = pause.next(wasReadyFor: readySince.map { .now() - $0 }, isRefused: isRefused)
+        (lastGoodbye, readySince, isRejected) = (nil, nil, false)
         onBreak(self, goodbye, wasReady)
         guard case .idle = state else { return }
-        // What was refused for a reason will be refused again.
-        if let code = goodbye?.code, code != .shuttingDown, code != .protocolError { backoff = Self.strangerBackoff }
         let this = NIOLoopBound(self, eventLoop: loop)
-        loop.scheduleTask(in: backoff) { this.value.start() }
-        backoff = min(.nanoseconds(backoff.nanoseconds * 2), Self.backoffMax)
+        loop.scheduleTask(in: wait) { this.value.start() }
     }
 }

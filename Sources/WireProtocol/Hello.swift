@@ -23,7 +23,8 @@ package enum Lane: UInt8, Sendable, CaseIterable {
 ///     11  1  zero
 ///     12  8  cluster id (0: none yet, or a client that takes any)
 ///     20  8  member id       28  8  incarnation      (clients: zero)
-///     36  .  the list of members, as a text of the form 1=host:port,2=host:port (length 2, bytes); empty for clients
+///     36  .  the list of members, as a text of the form 1=host:port,2=host:port (length 2, bytes); empty for clients, and
+///           for a peer that waits to be taken in by a running cluster
 package struct Hello: Equatable, Sendable {
     package enum Role: UInt8, Sendable { case client = 1, peer = 2 }
 
@@ -67,6 +68,9 @@ package struct Hello: Equatable, Sendable {
         self.incarnation = incarnation
         self.members = members
     }
+
+    /// Whether it is of a member that waits for a running cluster to take it in: it has no say in the list of members.
+    package var isNewcomer: Bool { role == .peer && isBootstrapping && members.isEmpty }
 
     /// The version to speak: the highest that both know, or nil.
     package var commonVersion: UInt16? {

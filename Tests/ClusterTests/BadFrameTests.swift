@@ -35,7 +35,10 @@ struct BadFrameTests {
             (unknownKind, .protocolError),
             (hello { ($0.role, $0.clusterID, $0.memberID) = (.peer, 1, 1) }, .wrongCluster),
             (
-                hello { ($0.role, $0.isBootstrapping, $0.memberID, $0.incarnation) = (.peer, true, 1, 5) },
+                hello {
+                    ($0.role, $0.isBootstrapping, $0.memberID, $0.incarnation) = (.peer, true, 1, 5)
+                    $0.members = "1=127.0.0.1:\(port)"
+                },
                 .unknownIncarnation
             ),
             (

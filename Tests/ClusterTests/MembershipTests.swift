@@ -1,6 +1,9 @@
 import BanyanClient
 import Foundation
+import NIOCore
+import Raft
 import Testing
+import WireProtocol
 
 @Suite("Membership of real members", .serialized)
 struct MembershipTests {
@@ -110,8 +113,10 @@ struct MembershipTests {
         let lost = try await cluster.leader() % 3 + 1
         try cluster.wipe(lost)
         let refused = try cluster.start(lost, isNew: true)
-        try await refused.ended()
-        #expect(try cluster.log(lost).contains("banyan member replace \(lost)"))
+        #expect(await cluster.condition { try cluster.log(lost).contains("banyan member replace \(lost)") })
+        // What it was told is no order: it goes on asking, until somebody ends it.
+        #expect(refused.isRunning)
+        try cluster.wipe(lost)
         try await cluster.join(lost)
         let old = try await client.members().first { $0.id == UInt64(lost) }?.incarnation
         let result = try await cluster.run("banyan", Self.nodes(cluster) + ["member", "replace", "\(lost)"])
@@ -260,11 +265,17 @@ struct MembershipTests {
         let alone = BanyanClient(nodes: [cluster.addresses[0]], timeout: .seconds(20))
         #expect(try await alone.get("/r/19").content == [19])
         #expect(try await alone.put("/r/new", [1]) > revision)
-        // An old member learns that its cluster was given up, and stops.
+        // An old member learns that its cluster was given up, says so, and ends at its operator's word alone.
         let old = try cluster.start(3)
-        try await old.ended()
-        #expect(old.terminationStatus == 1)
-        #expect(try cluster.log(3).contains("given up"))
+        #expect(await cluster.condition { try cluster.log(3).contains("given up") })
+        #expect(old.isRunning)
+        let told = BanyanClient(nodes: [cluster.addresses[2]], timeout: .seconds(10))
+        #expect(
+            await cluster.condition {
+                try await told.status().contains { $0.workUnderWay.contains { $0.description.contains("given up") } }
+            })
+        await told.close()
+        try cluster.signal(3, SIGTERM)
         // New ones join.
         try await cluster.join(2)
         let added = try await cluster.run(
@@ -274,6 +285,71 @@ struct MembershipTests {
         #expect(try await second.get("/r/new").content == [1])
         await second.close()
         await alone.close()
+    }
+
+    /// Says goodbye to whoever comes, with each code in turn, until `isOver`.
+    private static func refuseAll(
+        on port: Int, of cluster: TestCluster, until isOver: () async throws -> Bool
+    ) async throws -> Bool {
+        let listener = try RawListener(on: port)
+        var code: UInt16 = 0
+        return await cluster.condition {
+            while let visitor = listener.accept() {
+                visitor.say(Forger.goodbye(code % 9, Array("end\n\u{1b}[2J".utf8)))
+                code += 1
+            }
+            return try await isOver()
+        }
+    }
+
+    @Test("what is said at a member's address, or by who comes in, ends no member and founds no cluster")
+    func hearsay() async throws {
+        let cluster = try TestCluster(members: 3)
+        for id in 1...2 { try cluster.start(id, isNew: true) }
+        #expect(
+            try await Self.refuseAll(on: cluster.ports[2], of: cluster) {
+                try (1...2).allSatisfy {
+                    try cluster.log($0).contains("member 3 refuses this one: end\\u{a}\\u{1b}[2J")
+                }
+            })
+        let forger = try Forger(ports: Array(cluster.ports[..<2]))
+        let members = (1...3).map { id in
+            Member(
+                id: UInt64(id), peer: forger.members.first { $0.id == UInt64(id) }?.peer ?? PeerID(7),
+                address: cluster.addresses[id - 1])
+        }
+        for target in forger.members {
+            let connection = try RawConnection(to: target.port)
+            let text = Configuration(clusterID: 77, members: members).text
+            connection.say(
+                Forger.bytes { buffer in
+                    var hello = Hello(role: .peer)
+                    (hello.memberID, hello.incarnation, hello.members) = (3, 7, text)
+                    hello.write(to: &buffer)
+                    buffer.writeFrame(.genesis) { Configuration(clusterID: 77, members: members).write(to: &$0) }
+                })
+            connection.finish()
+        }
+        for id in 1...2 { #expect(try !cluster.log(id).contains("cluster founded")) }
+        try cluster.start(3, isNew: true)
+        _ = try await cluster.leader()
+        #expect(try Forger(cluster).clusterID != 77)
+        // The same, of members that run.
+        try cluster.signal(3, SIGKILL)
+        let client = cluster.client()
+        #expect(
+            try await Self.refuseAll(on: cluster.ports[2], of: cluster) {
+                let rows = try await client.status().filter { $0.id != 3 }
+                return rows.count == 2
+                    && rows.allSatisfy { row in
+                        row.workUnderWay.contains { $0.description.contains("with member 3: end\\u{a}\\u{1b}[2J") }
+                    }
+            })
+        _ = try await client.put("/goes-on", [1])
+        for id in 1...2 { #expect(cluster.isRunning(id)) }
+        try cluster.start(3)
+        #expect(await cluster.condition { try await client.status().allSatisfy { $0.workUnderWay.isEmpty } })
+        await client.close()
     }
 }
 
