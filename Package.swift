@@ -116,7 +116,7 @@ let package = Package(
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "Node", "WireProtocol", "Console", logging, arguments, nioCore, nioPosix,
+                "Node", "Transport", "WireProtocol", "Console", logging, arguments, nioCore, nioPosix,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(

@@ -190,7 +190,7 @@ public struct MemberReport: Equatable, Sendable {
     /// `state_oldest_reader_commits`, since the oldest view of it that is still open; `state_wait_p999_us`, what 999 of 1,000
     /// requests waited at most for the thread that executes them, in the last ten seconds in which there were any;
     /// `free_bytes`, that may still be written; `snapshot_bytes` of the one that is kept for members that need one;
-    /// `durable_index`; `cluster_version`; `process_id`.
+    /// `durable_index`; `cluster_version`; `connections` of clients and peers; `process_id`.
     public let statistics: [String: UInt64]
     /// Long work that the member is doing.
     public let workUnderWay: [WorkReport]

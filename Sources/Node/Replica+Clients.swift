@@ -195,7 +195,8 @@ extension Replica {
             .init("state_oldest_reader_commits", usage.oldestReaderCommits),
             .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),
-            .init("cluster_version", UInt64(applied.clusterVersion)), .init("process_id", UInt64(getpid())),
+            .init("cluster_version", UInt64(applied.clusterVersion)), .init("connections", UInt64(connections.count)),
+            .init("process_id", UInt64(getpid())),
         ] + offences.counts.filter { $0.count > 0 }.map { .init($0.kind.statistic, $0.count) }
     }
 
@@ -225,6 +226,9 @@ extension Replica {
         }
         for (peer, reason) in refusals.current {
             work.append(.init("no connection with member \(memberID(of: peer)): \(reason)", bytesDone: 0))
+        }
+        if isStarved() {
+            work.append(.init("taking in no connections: no file descriptor is free (ulimit -n)", bytesDone: 0))
         }
         if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
         return work

@@ -95,6 +95,8 @@ final class Replica {
     let restart: @Sendable (String) -> Void
     /// Called when another configuration is in force: who waits to be taken in may be named by it.
     var configurationAdopted: () -> Void = {}
+    /// Whether connections can't be taken in.
+    var isStarved: () -> Bool = { false }
     /// What is wrong with the state, until another takes its place.
     var damage: StateDamage?
     var foundAt: Nanoseconds = 0

@@ -1,4 +1,5 @@
 import FileTree
+import Glibc
 import Logging
 import NIOCore
 import Raft
@@ -9,15 +10,79 @@ import WireProtocol
 extension Server {
     func makeConnection() -> FrameConnection {
         lastConnection += 1
-        return FrameConnection(
-            id: lastConnection, memory: memory, onFrame: { [unowned self] in received($1, on: $0) },
+        if let other = admission.opened(lastConnection, at: Clock.now) {
+            strangers.removeValue(forKey: other)?.say(Self.noHello)
+        }
+        let connection = FrameConnection(
+            id: lastConnection, memory: memory, unfinishedFrames: unfinishedFrames,
+            onFrame: { [unowned self] in received($1, on: $0) },
             onClose: { [unowned self] connection, error in
+                strangers[connection.id] = nil
                 connections[connection.id] = nil
+                admission.closed(connection.id)
                 replica?.closed(connection)
                 if let error = error as? ProtocolError {
                     logger.warning("connection refused", metadata: ["reason": "\(error)"])
                 }
             })
+        strangers[connection.id] = connection
+        return connection
+    }
+
+    func starved(_ error: IOError) {
+        defer { starvedAt = Clock.now }
+        guard starvedAt == nil else { return }
+        logger.error(
+            "taking in no connections; raise the limit of open files (ulimit -n)",
+            metadata: ["reason": "\(String(cString: strerror(error.errnoCode)))"])
+    }
+
+    private static let noHello = Goodbye(.protocolError, "no hello came in time")
+    private static let lateFrame = Goodbye(
+        .protocolError,
+        "a frame took too long: it must be whole, or get on by \(FrameDeadline.bytesMin) bytes, within "
+            + "\(FrameDeadline.whileMax / 1_000_000_000) seconds")
+
+    /// Once a second.
+    func lookAtConnections() {
+        let now = Clock.now
+        if let failure = starvedAt, now - failure > 1_000_000_000 {
+            starvedAt = nil
+            logger.notice("taking in connections again")
+        }
+        for id in admission.overdue(at: now) {
+            admission.closed(id)
+            strangers.removeValue(forKey: id)?.say(Self.noHello)
+        }
+        // A copy: who is sent away is gone from the other.
+        for connection in Array(connections.values) {
+            let (isHeard, isLate) = connection.look(at: now)
+            if isHeard { admission.heard(connection.id, at: now) }
+            if isLate { connection.say(Self.lateFrame) }
+        }
+    }
+
+    /// Frames that are not whole hold too much together: the one that has begun first is no honest one's, whose are whole
+    /// within moments.
+    func endLongestFrame() {
+        let unfinished = connections.values.filter { $0.unfinishedBytes > 0 }
+        let first = unfinished.min { ($0.unfinishedSince, $1.id) < ($1.unfinishedSince, $0.id) }
+        first?.say(Goodbye(.shuttingDown, "too many frames are on their way, and this one took the longest"))
+    }
+
+    /// Gives a connection its place, and tells another that it has none any more.
+    private func admit(_ connection: FrameConnection, _ hello: Hello) throws {
+        strangers[connection.id] = nil
+        let verdict = admission.greeted(
+            connection.id, isPeer: hello.role == .peer, at: Clock.now, isBusy: { connections[$0]?.isBusy ?? false })
+        switch verdict {
+        case .welcome(let other), .operators(let other):
+            if case .operators = verdict { connection.isForOperators = true }
+            guard let other else { return }
+            connections[other]?.say(
+                Goodbye(.shuttingDown, "all places are taken, and this connection was idle the longest"))
+        case .full: throw Goodbye(.shuttingDown, "all places are taken, and none of them is idle")
+        }
     }
 
     private func received(_ frame: Frame, on connection: FrameConnection) {
@@ -28,7 +93,9 @@ extension Server {
                 try greet(Hello(frame), on: connection)
             }
         } catch let goodbye as Goodbye {
-            logger.warning("connection refused", metadata: ["reason": "\(ForeignText.plain(goodbye.reason))"])
+            if goodbye.code != .shuttingDown {
+                logger.warning("connection refused", metadata: ["reason": "\(ForeignText.plain(goodbye.reason))"])
+            }
             connection.say(goodbye)
         } catch let error as ProtocolError {
             logger.warning("connection refused", metadata: ["reason": "\(error)"])
@@ -40,6 +107,9 @@ extension Server {
 
     private func received(_ frame: Frame, from hello: Hello, on connection: FrameConnection) throws {
         switch (hello.role, phase) {
+        case (.client, .running) where connection.isForOperators && frame.kind.isForContents:
+            connection.write { Refusal(.busy).write(to: &$0, requestID: frame.requestID) }
+            connection.flush()
         case (.client, .running(let replica)): replica.handleClient(frame, on: connection)
         case (.client, _):
             connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
@@ -74,6 +144,7 @@ extension Server {
                 .wrongCluster,
                 "member \(identity.memberID) belongs to another cluster than the members asked before; check --nodes")
         }
+        try admit(connection, hello)
         connection.hello = hello
         connections[connection.id] = connection
         replica?.accept(connection)
@@ -152,5 +223,15 @@ extension Server {
                 ? "the cluster knows member \(hello.memberID) by another directory: one that was wiped can't come back "
                     + "under its old name; start it with --id, --cluster and --join, and run 'banyan member replace \(hello.memberID)'"
                 : "member \(hello.memberID) does not belong to the cluster, or not any more")
+    }
+}
+
+extension Frame.Kind {
+    /// Whether a client asks by it for what the cluster keeps, or to change it.
+    fileprivate var isForContents: Bool {
+        switch self {
+        case .write, .read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot: true
+        default: false
+        }
     }
 }

@@ -41,7 +41,15 @@ package final class Server {
     private var port: (any Channel)?
     var lastConnection: UInt64 = 0
     let memory = ClientMemory()
+    /// Those that were greeted.
     var connections: [UInt64: FrameConnection] = [:]
+    /// Those that have not said hello.
+    var strangers: [UInt64: FrameConnection] = [:]
+    var admission = Admission(Admission.Limits(descriptors: Descriptors.limit))
+    let unfinishedFrames = UnfinishedFrames()
+    /// When last a connection could not be taken in, for want of a descriptor; nil again a second later.
+    var starvedAt: Nanoseconds?
+    private var looking: RepeatedTask?
 
     /// Opens the directory and decides who this member is. Nothing runs yet.
     ///
@@ -135,16 +143,23 @@ package final class Server {
     package func start() -> EventLoopFuture<Void> {
         let this = NIOLoopBound(self, eventLoop: loop)
         let address = address
-        return Listener.bind(address, on: loop) { this.value.makeConnection() }
-            .flatMapErrorThrowing { error in
-                let reason = (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(error)"
-                throw StartError("can't listen on \(address): \(reason)")
-            }
-            .flatMapThrowing { channel in try this.value.started(channel) }
+        return Listener.bind(
+            address, on: loop, accept: { this.value.makeConnection() }, starved: { this.value.starved($0) }
+        )
+        .flatMapErrorThrowing { error in
+            let reason = (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(error)"
+            throw StartError("can't listen on \(address): \(reason)")
+        }
+        .flatMapThrowing { channel in try this.value.started(channel) }
     }
 
     private func started(_ channel: any Channel) throws {
         port = channel
+        let this = NIOLoopBound(self, eventLoop: loop)
+        unfinishedFrames.onExcess = { this.value.endLongestFrame() }
+        looking = loop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+            this.value.lookAtConnections()
+        }
         if identity.genesis != nil {
             if let recovered { try run(recovered) } else { repair() }
         } else if identity.isJoining {
@@ -331,6 +346,7 @@ package final class Server {
             ])
         phase = .running(replica)
         for connection in connections.values { replica.accept(connection) }
+        replica.isStarved = { [unowned self] in starvedAt != nil }
         replica.configurationAdopted = { [unowned self] in tellGenesis() }
         replica.start()
     }
@@ -352,6 +368,7 @@ package final class Server {
     /// Closes the port and every connection. On the loop's thread; the answer lets the threads finish, off the loop.
     package func stop() -> @Sendable () -> Void {
         port?.close(promise: nil)
+        looking?.cancel()
         let old = phase
         phase = .ended
         switch old {

@@ -1,4 +1,5 @@
 import NIOCore
+import Raft
 import WireProtocol
 
 /// One connection that speaks frames, on its event loop's thread alone.
@@ -18,11 +19,20 @@ package final class FrameConnection: ChannelInboundHandler {
     package let id: UInt64
     package private(set) var channel: (any Channel)?
     private var pending: ByteBuffer
+    private let unfinishedFrames: UnfinishedFrames?
+    /// Of the frame that has begun.
+    package private(set) var unfinishedBytes = 0
+    private var framesReceived: UInt64 = 0
+    private var bytesReceived: UInt64 = 0
+    private var bytesSeen: UInt64 = 0
+    private var deadline = FrameDeadline()
     /// In this handler, since a handler of its own would have each frame boxed and passed on.
     private let frames = NIOSingleStepByteToMessageProcessor(FrameDecoder())
     private var onFrame: ((FrameConnection, Frame) -> Void)?
     private var onClose: ((FrameConnection, (any Error)?) -> Void)?
     private var failure: (any Error)?
+    /// All places were taken: it is served what administration takes.
+    package var isForOperators = false
     /// Set by whoever handles the frames, once the hello was answered.
     package var hello: Hello?
     /// Requests of this connection that wait for their answers.
@@ -43,11 +53,13 @@ package final class FrameConnection: ChannelInboundHandler {
 
     /// - Parameter memory: the account of a client's connection.
     package init(
-        id: UInt64, memory: ClientMemory? = nil, onFrame: @escaping (FrameConnection, Frame) -> Void,
+        id: UInt64, memory: ClientMemory? = nil, unfinishedFrames: UnfinishedFrames? = nil,
+        onFrame: @escaping (FrameConnection, Frame) -> Void,
         onClose: @escaping (FrameConnection, (any Error)?) -> Void
     ) {
         self.id = id
         self.memory = memory
+        self.unfinishedFrames = unfinishedFrames
         self.onFrame = onFrame
         self.onClose = onClose
         pending = ByteBuffer()
@@ -55,12 +67,17 @@ package final class FrameConnection: ChannelInboundHandler {
 
     package func handlerAdded(context: ChannelHandlerContext) {
         channel = context.channel
-        pending = context.channel.allocator.buffer(capacity: 4096)
+        pending = context.channel.allocator.buffer(capacity: 256)
     }
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let received = unwrapInboundIn(data)
+        bytesReceived &+= UInt64(received.readableBytes)
         do {
-            try frames.process(buffer: unwrapInboundIn(data)) { onFrame?(self, $0) }
+            try frames.process(buffer: received) {
+                framesReceived &+= 1
+                onFrame?(self, $0)
+            }
             // What was used up must not be kept: it may be a MiB, and the channel reads into it again.
             if frames.unprocessedBytes == 0 { try frames.process(buffer: ByteBuffer()) { _ in } }
         } catch {
@@ -68,7 +85,36 @@ package final class FrameConnection: ChannelInboundHandler {
             if let error = error as? ProtocolError { say(Goodbye(.protocolError, error.description)) }
             context.close(promise: nil)
         }
+        count(unfinished: frames.unprocessedBytes)
     }
+
+    private func count(unfinished bytes: Int) {
+        guard bytes != unfinishedBytes, let unfinishedFrames else { return unfinishedBytes = bytes }
+        // One that is gone counts no more.
+        let bytes = channel == nil ? 0 : bytes
+        unfinishedFrames.bytes += bytes - unfinishedBytes
+        let hasGrown = bytes > unfinishedBytes
+        unfinishedBytes = bytes
+        if hasGrown, unfinishedFrames.bytes > UnfinishedFrames.bytesMax { unfinishedFrames.onExcess() }
+    }
+
+    /// To be called once a second: keeps no buffer of a connection that is idle.
+    ///
+    /// - Returns: whether anything was heard since the last time, and whether a frame takes too long.
+    package func look(at now: Nanoseconds) -> (isHeard: Bool, isLate: Bool) {
+        let isHeard = bytesReceived != bytesSeen
+        bytesSeen = bytesReceived
+        if !isHeard, pending.readableBytes == 0, pending.capacity > 4096 { pending = ByteBuffer() }
+        let isLate = deadline.isOver(
+            frames: framesReceived, bytes: bytesReceived, isUnfinished: unfinishedBytes > 0 && !isSlow, at: now)
+        return (isHeard, isLate)
+    }
+
+    /// When the frame that has begun was first looked at, or last got on by what it must.
+    package var unfinishedSince: Nanoseconds { deadline.since ?? .max }
+
+    /// Whether something of it is under way.
+    package var isBusy: Bool { requestsInFlight > 0 || isSlow || unfinishedBytes > 0 }
 
     package func errorCaught(context: ChannelHandlerContext, error: any Error) {
         failure = error
@@ -79,6 +125,7 @@ package final class FrameConnection: ChannelInboundHandler {
         channel = nil
         memory?.release(reservedBytes)
         reservedBytes = 0
+        count(unfinished: 0)
         onClose?(self, failure)
         // The closures hold their owner, which holds this connection.
         onFrame = nil
@@ -178,4 +225,20 @@ enum Pipeline {
     static let unacknowledgedMillisecondsMax = 3000
     static let userTimeout = ChannelOptions.Types.SocketOption(
         level: .tcp, name: NIOBSDSocket.Option(rawValue: 18))
+    /// A connection may be idle for as long as it likes, if somebody is at its other end: the system asks
+    /// (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
+    static let keepAliveIdle = ChannelOptions.Types.SocketOption(level: .tcp, name: NIOBSDSocket.Option(rawValue: 4))
+    static let keepAliveInterval = ChannelOptions.Types.SocketOption(
+        level: .tcp, name: NIOBSDSocket.Option(rawValue: 5))
+    static let keepAliveCount = ChannelOptions.Types.SocketOption(level: .tcp, name: NIOBSDSocket.Option(rawValue: 6))
+}
+
+/// What the frames that have begun, and are not whole, hold together.
+package final class UnfinishedFrames {
+    package static let bytesMax = 48 << 20
+    package fileprivate(set) var bytes = 0
+    /// Called when they hold more than that.
+    package var onExcess: () -> Void = {}
+
+    package init() {}
 }

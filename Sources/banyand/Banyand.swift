@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import Node
 import ServiceLifecycle
+import Transport
 import WireProtocol
 
 @main
@@ -93,6 +94,7 @@ struct Banyand: AsyncParsableCommand {
     var logFormat = LogFormat.text
 
     static func main() {
+        Descriptors.raiseLimit()
         _ = ServerService.inherited
         Console.start(Self.self)
     }

@@ -6,6 +6,21 @@ import WireProtocol
 
 @Suite("Bad frames", .serialized)
 struct BadFrameTests {
+    @Test("who says no hello, or never ends a frame, is sent away, and who is merely idle is served as before")
+    func loris() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let port = cluster.ports[0]
+        let idle = try Forger.client(to: port)
+        let silent = try RawConnection(to: port)
+        let endless = try (0..<100).map { _ in try Forger.client(to: port) }
+        // More of them than may be held together.
+        for connection in endless { connection.say(Forger.frame(16, [UInt8](repeating: 1, count: 1 << 20)).dropLast()) }
+        #expect(await cluster.condition { endless.filter(\.isClosed).count > 40 })
+        #expect(await cluster.condition { silent.isClosed && endless.allSatisfy(\.isClosed) })
+        idle.say(Forger.frame(18, request: 7))
+        #expect(try idle.frame()?.kind == .statusResult)
+    }
+
     @Test("garbage, truncated, oversized and foreign frames are refused with a reason, and the member goes on")
     func frames() async throws {
         let cluster = try await TestCluster.start(members: 1)
