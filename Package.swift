@@ -170,7 +170,9 @@ let package = Package(
         .testTarget(name: "ConsoleTests", dependencies: ["Console", "FileTree"], swiftSettings: strict),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", nioCore], swiftSettings: strict),
         .testTarget(name: "MirrorTests", dependencies: ["Mirror", "BanyanClient", "FileTree"], swiftSettings: strict),
-        .testTarget(name: "NodeTests", dependencies: ["Node"], swiftSettings: strict),
+        .testTarget(
+            name: "NodeTests", dependencies: ["Node", "RaftLog", "FileTree", "Raft", "WireProtocol", nioCore],
+            swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",
             dependencies: [

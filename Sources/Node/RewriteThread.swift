@@ -109,7 +109,8 @@ package final class RewriteThread: Sendable {
         return applied
     }
 
-    private static func catchUp(
+    /// Executes in the state in `path` what the log has behind it, up to `index`, and makes that durable.
+    static func catchUp(
         _ path: String, through index: Index, _ log: LogStore, _ knownVersion: UInt16
     ) throws(StateError) -> Applied {
         let tree = try DurableTree(path: path, knownVersion: knownVersion)

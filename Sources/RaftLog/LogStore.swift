@@ -66,6 +66,8 @@ package struct Identity: Equatable, Sendable {
 ///                  compacted index (8), compacted term (8), number of the state's directory (8), index of the log's
 ///                  last entry (8), which rows of older programs lack
 ///     'base'       the configuration at the compacted index
+///     'moved'      the last list of members that said that they had moved: index of the configuration then (8), the list
+///                  (length 2, bytes); missing if there was none
 // Sendable: the environment is; every other property is immutable.
 package final class LogStore: Sendable {
     package static let mapBytes = 1 << 40
@@ -114,6 +116,21 @@ package final class LogStore: Sendable {
         return identity
     }
 
+    /// The last list of members that said that they had moved, and the index of the configuration then.
+    package func movedMembers() throws(LogError) -> (text: String, index: Index)? {
+        guard var row = try readMeta("moved") else { return nil }
+        guard let index = row.readInteger(as: UInt64.self), let text = row.readText() else { throw .unknownFormat }
+        return (text, index)
+    }
+
+    package func save(movedMembers text: String, at index: Index) throws(LogError) {
+        var row = ByteBuffer(integer: index)
+        row.writeText(text)
+        try commit(between: .identityBefore, .identityAfter) { transaction throws(LMDBError) in
+            try writeMeta("moved", row, &transaction)
+        }
+    }
+
     package func save(_ identity: Identity) throws(LogError) {
         try commit(between: .identityBefore, .identityAfter) { transaction throws(LMDBError) in
             try write(identity, &transaction)
@@ -151,41 +168,26 @@ package final class LogStore: Sendable {
         }
     }
 
-    /// Appends a configuration of a new cluster in a new term, as committed, and with it all that stands before it.
-    package func restart(_ identity: Identity, alone configuration: Configuration) throws(LogError) {
-        let recovered = try recover()
-        var identity = identity
-        identity.formerClusterID = identity.genesis?.clusterID ?? 0
-        identity.genesis = configuration
-        var row = recovered.row
-        let (term, index) = (row.hardState.term + 1, recovered.log.lastIndex + 1)
-        row.hardState = HardState(term: term, vote: nil, commit: index)
-        row.lastIndex = index
-        let record = Self.record(of: configuration, index: index, term: term)
-        try commit { transaction throws(LMDBError) in
-            try write(identity, &transaction)
-            try append(record, at: index, &transaction)
-            try write(row, &transaction)
-        }
-    }
-
-    /// Makes the directory that of a new cluster's only member, whose state is that of a snapshot, in the directory
-    /// `state-1`. Its configuration is the entry behind the snapshot, in a new term, as committed.
-    package func restore(
-        _ identity: Identity, _ snapshot: SnapshotMetadata, alone configuration: Configuration
+    /// Makes the directory that of a new cluster's only member, whose state is `state`, in the directory of `stateNumber`,
+    /// with that cluster's configuration. Its entry is the one behind the state, in a new term, as committed; of what the
+    /// log held before, nothing stays.
+    package func begin(
+        _ identity: Identity, behind state: SnapshotMetadata, stateNumber: UInt64
     ) throws(LogError) {
         var identity = identity
-        identity.genesis = configuration
-        let (term, index) = (snapshot.term + 1, snapshot.index + 1)
+        identity.genesis = state.configuration
+        let (term, index) = (state.term + 1, state.index + 1)
         var row = HardStateRow(hardState: HardState(term: term, vote: nil, commit: index))
-        (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
+        (row.compactedIndex, row.compactedTerm) = (state.index, state.term)
+        row.stateNumber = stateNumber
         row.lastIndex = index
-        let record = Self.record(of: configuration, index: index, term: term)
+        let record = Self.record(of: state.configuration, index: index, term: term)
         try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
+            try transaction.removeAll(in: entries)
             try append(record, at: index, &transaction)
             try write(row, &transaction)
-            try writeBase(configuration, &transaction)
+            try writeBase(state.configuration, &transaction)
         }
     }
 
@@ -386,14 +388,16 @@ package final class LogStore: Sendable {
 
     /// The first entry that is still in the table, whether it counts or waits to be erased.
     func firstKept() -> Index? {
-        do throws(LMDBError) {
-            let transaction = try environment.beginRead()
-            var cursor = try transaction.cursor(entries)
-            guard try cursor.first(), cursor.key.byteCount == 10 else { return nil }
-            return UInt64(bigEndian: unsafe cursor.key.unsafeLoadUnaligned(fromByteOffset: 2, as: UInt64.self))
-        } catch {
-            return nil
-        }
+        do throws(LMDBError) { return try firstKept(from: 0, environment.beginRead()) } catch { return nil }
+    }
+
+    /// The first entry from `index` on that is in the table.
+    func firstKept(
+        from index: Index, _ transaction: borrowing some Transaction & ~Copyable
+    ) throws(LMDBError) -> Index? {
+        var cursor = try transaction.cursor(entries)
+        guard try cursor.seek(Self.key(index).span.bytes), cursor.key.byteCount == 10 else { return nil }
+        return UInt64(bigEndian: unsafe cursor.key.unsafeLoadUnaligned(fromByteOffset: 2, as: UInt64.self))
     }
 
     // MARK: rows

@@ -185,10 +185,14 @@ private final class LogBatch {
     }
 
     private func erase(atMost count: Int, _ transaction: inout WriteTransaction) throws(LMDBError) {
-        let end = min(row.compactedIndex + 1, erasedBefore + UInt64(count))
-        while erasedBefore < end {
-            try transaction.delete(LogStore.key(erasedBefore).span.bytes, in: store.entries)
-            erasedBefore += 1
+        let end = row.compactedIndex + 1
+        for _ in 0..<count where erasedBefore < end {
+            if try transaction.delete(LogStore.key(erasedBefore).span.bytes, in: store.entries) {
+                erasedBefore += 1
+            } else {
+                // The log went on far beyond its end, as a cluster does that was restored from a backup.
+                erasedBefore = try min(end, store.firstKept(from: erasedBefore, transaction) ?? end)
+            }
         }
     }
 }

@@ -7,16 +7,20 @@ struct RecoverCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "recover", abstract: "Go on with one directory when a cluster lost its majority for good.",
         discussion: """
-            Only if a majority of the members will never come back. Stop those that are left, and look into the directory of \
-            each:
+            Only if a majority of the members will never come back, or if the cluster can go on no more. Stop those that are \
+            left, and look into the directory of each:
               banyan recover --data DIR
             Take the one whose last entry has the highest term, and of those the highest index: it has the most. Then
               banyan recover --data DIR --force-new-cluster
-            makes a cluster of this one member; start it with 'banyand --data DIR', and add others with empty directories \
-            ('banyan member --help'). What the lost members acknowledged and this one never received is GONE.
+            makes a new cluster of this one member: with another cluster id, in a term behind that of its last entry \
+            (whatever term the old cluster had come to), and with revisions beyond any that were given out before. What the \
+            lost members acknowledged and this one never received is GONE. Room for a copy of its state is needed on the disk.
 
-            Delete the other old directories first. One that meets the recovered member stops; but a majority of them, started \
-            again by themselves, would be the old cluster beside the new one.
+            Start it with 'banyand --data DIR'. The other members can't come back as they are: their directories belong to \
+            the old cluster. Stop them, delete their directories, start each with an empty one, its --id, --cluster and \
+            --join, and take it in with 'banyan member add' ('banyan member --help'). A member that was given up and is still \
+            running is refused by the new cluster, and goes on until it is stopped by hand. A majority of the old directories \
+            would be the old cluster beside the new one: delete them before anything is started.
             """)
 
     private struct Result: Encodable {
@@ -69,7 +73,7 @@ struct RecoverCommand: AsyncParsableCommand {
                     "banyan",
                     "WARNING: going on with what member \(contents.memberID) has, up to entry \(contents.lastIndex); whatever "
                         + "the others acknowledged and it never received is lost, and they can't come back")
-                try show(Result(Recovery.forceNewCluster(data)))
+                try show(Result(Recovery.forceNewCluster(data) { Console.complain("banyan", "WARNING: \($0)") }))
             } else {
                 try show(Result(contents))
             }

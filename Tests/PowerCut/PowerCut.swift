@@ -84,8 +84,7 @@ struct PowerCut: ParsableCommand {
     private func cutRestores(
         _ restoration: Workload.Restoration, _ scratch: String, _ generator: inout SeededGenerator
     ) throws {
-        let (operations, end) = (restoration.operations, restoration.index + 1)
-        let digests = [restoration.index: restoration.digest, end: restoration.digest]
+        let operations = restoration.operations
         // Most write the state's rows. What comes before and behind, the making of files and the switch, is cut at each.
         let random = (0..<max(1, recoveries / 10)).map { _ in Int.random(in: operations, using: &generator) }
         let cuts = (random + operations.prefix(Self.endsCut) + operations.suffix(Self.endsCut)).sorted()
@@ -109,7 +108,11 @@ struct PowerCut: ParsableCommand {
                     _ = try Restore.restore(restoration.file, to: target, id: 1, address: Address(host: "a", port: 1))
                     repeated += 1
                 }
-                _ = try recover(target, acknowledged: end, term: 0, digests: digests)
+                // Behind the state comes the configuration of the new cluster.
+                let base = try DataDirectory(path: target).store.recover().log.compactedIndex
+                guard base > restoration.index else { throw StartError("revisions come back: they begin at \(base)") }
+                let digests = [base: restoration.digest, base + 1: restoration.digest]
+                _ = try recover(target, acknowledged: base + 1, term: 0, digests: digests)
             } catch {
                 print("restore cut at \(cut) of \(operations): \(error); what the disk kept: \(target)")
                 throw ExitCode.failure

@@ -64,7 +64,7 @@ struct RaftLogTests {
             let records = entries.map { index in
                 var record = ByteBuffer()
                 let start = record.beginRecord(.command, index: index, term: term, length: 4)
-                record.writeInteger(UInt32(index))
+                record.writeInteger(UInt32(truncatingIfNeeded: index))
                 record.sealRecord(at: start)
                 return record
             }
@@ -130,6 +130,37 @@ struct RaftLogTests {
             try scratch.write { $0.send(scratch.request(index..<index + 1, term: 2)) }
         }
         #expect(try scratch.open().firstKept() == count + 1)
+    }
+
+    @Test("a log that goes on far beyond its end lets go of what it had in steps, and of nothing else")
+    func farSnapshot() throws {
+        let scratch = try Scratch()
+        let far: UInt64 = 228_000_000_000_000
+        try scratch.write { $0.send(scratch.request(2..<10, term: 2)) }
+        try scratch.write { $0.send(scratch.request(10..<10, term: 2, commit: far, snapshot: far)) }
+        #expect(try scratch.open().firstKept() == nil)
+        try scratch.write { $0.send(scratch.request(far + 1..<far + 4, term: 2)) }
+        let log = try scratch.open().recover().log
+        #expect(log.compactedIndex == far && log.lastIndex == far + 3)
+        #expect(try scratch.open().firstKept() == far + 1)
+    }
+
+    @Test("a new cluster's log begins behind its state, and keeps nothing of the old one's")
+    func beginning() throws {
+        let scratch = try Scratch()
+        try scratch.write { $0.send(scratch.request(2..<10, term: 1 << 40)) }
+        let far: UInt64 = 228_000_000_000_000
+        let identity = Identity(memberID: 1, incarnation: 11, founders: "1=a:1")
+        let alone = Configuration(clusterID: 8, members: [Member(id: 1, peer: PeerID(11), address: "a:1")])
+        try scratch.open().begin(
+            identity, behind: SnapshotMetadata(index: far, term: 2, configuration: alone), stateNumber: 9)
+        let recovered = try scratch.open().recover()
+        #expect(recovered.row.hardState == HardState(term: 3, vote: nil, commit: far + 1))
+        #expect(recovered.row.stateNumber == 9)
+        #expect(recovered.log.compactedIndex == far && recovered.log.lastIndex == far + 1)
+        #expect(recovered.log.configuration == alone)
+        #expect(try scratch.open().firstKept() == far + 1)
+        #expect(try scratch.open().identity()?.genesis == alone)
     }
 
     @Test("a snapshot switches state, bounds and commit index in one commit, and keeps the tail only if told to")

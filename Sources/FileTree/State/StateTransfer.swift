@@ -26,7 +26,7 @@ package struct StateView: ~Copyable {
     /// Bytes that are free on the disk under the state.
     package var freeDiskBytes: UInt64 { state.freeDiskBytes }
 
-    private static func row(
+    fileprivate static func row(
         _ key: [UInt8], _ transaction: borrowing ReadTransaction, _ database: Database
     ) throws(StateError) -> [UInt8]? {
         let row: RawSpan?
@@ -113,5 +113,31 @@ package final class StateImport {
         guard let whole = transaction.take() else { return }
         do { try whole.commit() } catch { throw .store(error.code) }
         bytes = 0
+    }
+}
+
+extension StateEnvironment {
+    /// What was executed, as of the last commit; nil when nothing was.
+    package func applied() throws(StateError) -> Applied? {
+        let transaction: ReadTransaction
+        do { transaction = try environment.beginRead() } catch { throw .store(error.code) }
+        guard let row = try StateView.row(StateKey.applied, transaction, database) else { return nil }
+        return try Applied(row: row.span.bytes)
+    }
+
+    /// Lets what was executed count as executed up to the later `index`: the next command is the one behind that. The rows
+    /// stay as they are.
+    package func move(to index: UInt64) throws(StateError) {
+        var applied = try applied() ?? Applied()
+        guard index >= applied.index else { throw .wrongIndex(expected: applied.index, got: index) }
+        applied.index = index
+        let key = StateKey.applied
+        do throws(LMDBError) {
+            var transaction = try environment.beginWrite()
+            try transaction.put(
+                key.span.bytes, byteCount: Applied.byteCount + RowChecksum.byteCount, in: database
+            ) { row in RowChecksum.seal(row, of: key) { applied.write(to: $0) } }
+            try transaction.commit()
+        } catch { throw .store(error.code) }
     }
 }
