@@ -136,7 +136,10 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         case .reclaim: return try execute(Reclaim.self, header, &payload)
         case .raiseVersion: return try execute(RaiseVersion.self, header, &payload)
         case .openSession:
-            sessions.open(applied.index, logTime: applied.logTime, digest: &applied.digest)
+            guard let owner = OpenSession.owner(header, payload) else { return .failed(.malformed, revision: 0) }
+            sessions.open(
+                applied.index, owner: owner, logTime: applied.logTime, clusterVersion: applied.clusterVersion,
+                digest: &applied.digest)
             return .done(revision: applied.index)
         case .closeSession:
             sessions.close(header.session, digest: &applied.digest)

@@ -69,7 +69,7 @@ extension Replica {
             } else if space.isLow, CommandHeader.needsSpace(frame.body) {
                 refuse(waiter, .diskFull)
             } else {
-                newWrites.append((waiter, frame.body, deadline))
+                newWrites.append((waiter, owned(frame.body, connection), deadline))
             }
         case .read: queue(.linearizable)
         case .leaseRead: queue(.lease)
@@ -102,6 +102,18 @@ extension Replica {
             connection.say(Goodbye(.protocolError, "a client sends writes, reads and status requests alone"))
         }
         scheduleTurn()
+    }
+
+    /// The command as it is proposed: a session's owner is who this member sees, whatever a client says.
+    private func owned(_ command: ByteBuffer, _ connection: FrameConnection) -> ByteBuffer {
+        guard OpenSession.isOne(command), lastReport.applied.clusterVersion >= OpenSession.ownedVersion else {
+            return command
+        }
+        var owned = ByteBuffer()
+        OpenSession.write(
+            to: &owned,
+            owner: SessionOwner(host: connection.hostNumber, connection: identity.incarnation ^ connection.id))
+        return owned
     }
 
     // MARK: leadership transfer

@@ -286,6 +286,11 @@ final class SimulatedMember {
             Outcome.failed(error, revision: 0).write(to: &answer)
             requests.answers.append((waiter, .result(answer, index: 0, term: 0)))
         } else {
+            var command = command
+            if OpenSession.isOne(command), state.tree.applied.clusterVersion >= OpenSession.ownedVersion {
+                command.clear()
+                OpenSession.write(to: &command, owner: SessionOwner(host: 1, connection: UInt64(waiter.client)))
+            }
             try propose(command, for: waiter, now: now, &requests, &invariants)
         }
         return requests

@@ -65,6 +65,22 @@ package final class FrameConnection: ChannelInboundHandler {
         pending = ByteBuffer()
     }
 
+    /// A number of the host at the other side, never zero: alike for all of its connections. Of an IPv6 address the network
+    /// counts, in which a host may take any address that it likes.
+    package var hostNumber: UInt64 {
+        var bytes: [UInt8] = []
+        switch channel?.remoteAddress {
+        case .v4(let address): bytes = withUnsafeBytes(of: address.address.sin_addr) { Array($0) }
+        case .v6(let address):
+            bytes = withUnsafeBytes(of: address.address.sin6_addr) { Array($0) }
+            let isMapped = bytes.prefix(10).allSatisfy { $0 == 0 } && bytes[10...11].allSatisfy { $0 == 0xFF }
+            bytes = Array(isMapped ? bytes.suffix(4) : bytes.prefix(8))
+        case .unixDomainSocket, nil: break
+        }
+        // FNV-1a, whose beginning is of no address.
+        return max(1, bytes.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 })
+    }
+
     package func handlerAdded(context: ChannelHandlerContext) {
         channel = context.channel
         pending = context.channel.allocator.buffer(capacity: 256)

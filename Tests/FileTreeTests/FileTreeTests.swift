@@ -171,6 +171,77 @@ struct SessionTests {
         #expect(tree.tree.sessionCount == 1)
     }
 
+    @Test("when there are too many sessions, one of whoever opened the most makes room, and none of another's")
+    func sessionOwners() throws {
+        let tree = try Tree()
+        _ = try tree.apply { RaiseVersion(to: 4).write(to: &$0) }
+        func open(_ host: UInt64, _ connection: UInt64) throws -> UInt64 {
+            let owner = SessionOwner(host: host, connection: connection)
+            guard case .done(let session)? = try tree.apply({ OpenSession.write(to: &$0, owner: owner) }) else {
+                return 0
+            }
+            return session
+        }
+        func isOpen(_ session: UInt64) throws -> Bool {
+            try tree.put("/s\(session)", "x", session: session, sequence: 1) != .failed(.sessionEnded, revision: 0)
+        }
+        let honest = try (1...40).map { try open($0, $0) }
+        let greedy = try (41..<FileTreeLimits.sessionsMax).map { _ in try open(99, 7) }
+        let other = try open(99, 8)
+        #expect(tree.tree.sessionCount == FileTreeLimits.sessionsMax)
+        let late = try open(50, 50)
+        for session in try honest + [other, late, greedy[2], open(99, 7)] { #expect(try isOpen(session)) }
+        #expect(try !isOpen(greedy[0]) && !isOpen(greedy[1]))
+        #expect(tree.tree.sessionCount == FileTreeLimits.sessionsMax)
+        // As long as nobody has more than another, the one that was idle the longest goes, as before.
+        let even = try Tree()
+        _ = try even.apply { RaiseVersion(to: 4).write(to: &$0) }
+        for number in 1...UInt64(FileTreeLimits.sessionsMax + 1) {
+            _ = try even.apply { OpenSession.write(to: &$0, owner: SessionOwner(host: number, connection: number)) }
+        }
+        #expect(try even.put("/first", "x", session: 2, sequence: 1) == .failed(.sessionEnded, revision: 0))
+        #expect(try even.put("/second", "x", session: 3, sequence: 1) != .failed(.sessionEnded, revision: 0))
+        // What is written says whose they are, and a tree that reads it goes on alike.
+        try tree.tree.commit()
+        let again = try Tree()
+        again.tree = try FileTree(store: tree.tree.store)
+        #expect(again.tree.sessionCount == FileTreeLimits.sessionsMax)
+        let owner = SessionOwner(host: 1, connection: 1)
+        for tree in [tree, again] { _ = try tree.apply { OpenSession.write(to: &$0, owner: owner) } }
+        #expect(again.tree.applied == tree.tree.applied)
+        // A client does not say whose a session is.
+        var command = ByteBuffer()
+        OpenSession.write(to: &command, owner: owner)
+        #expect(CommandHeader.refusal(of: command, clusterVersion: 4) == .malformed)
+        let wrong = try tree.apply {
+            OpenSession.write(to: &$0, owner: owner)
+            $0.writeInteger(UInt8(0))
+        }
+        #expect(wrong == .failed(.malformed, revision: 0))
+    }
+
+    @Test("from version 4 on a file keeps its permissions alone, and a directory's own bits stay")
+    func modes() throws {
+        let tree = try Tree()
+        let put = Put(path: try TreePath("/f"), content: ByteBuffer(), mode: 0o17755)
+        let make = { (path: String) in MakeDirectory(path: try TreePath(path), mode: 0o17775, makesParents: false) }
+        func mode(_ path: String) throws -> UInt16? {
+            var answer = try tree.ask(.stat(try TreePath(path)))
+            return answer.readMetadata()?.mode
+        }
+        let before = try make("/before")
+        _ = try tree.apply { put.write(to: &$0) }
+        _ = try tree.apply { before.write(to: &$0) }
+        #expect(try mode("/f") == 0o17755 && mode("/before") == 0o17775)
+        _ = try tree.apply { RaiseVersion(to: 4).write(to: &$0) }
+        // What is there is read as it is.
+        #expect(try mode("/f") == 0o17755)
+        let after = try make("/after")
+        _ = try tree.apply { put.write(to: &$0) }
+        _ = try tree.apply { after.write(to: &$0) }
+        #expect(try mode("/f") == 0o755 && mode("/after") == 0o7775)
+    }
+
     @Test("a cluster version is never taken back, and a program that does not know it stops")
     func versions() throws {
         let next = try Tree()
@@ -405,6 +476,52 @@ struct FileTreeTests {
         #expect(throws: TreeError.nameTooLong) { try TreePath("/" + String(repeating: "n", count: 256)) }
         #expect(throws: TreeError.invalidPath) { try TreePath(String(repeating: "/n", count: 2049)) }
         #expect(throws: TreeError.invalidPath) { try TreePath(bytes: [0x2F, 0xFF]) }
+    }
+
+    @Test("a new cluster's revisions begin beyond all that any before it could have given out")
+    func firstRevisions() throws {
+        let second: Int64 = 1_000_000_000
+        let now: Int64 = 1_795_000_000 * second
+        func base(_ last: UInt64, _ time: Int64, _ random: UInt64 = 0) throws -> UInt64 {
+            try #require(FirstRevision.base(after: last, wallTime: time, random: random)).index
+        }
+        let first = try base(100, now)
+        #expect(first == (1_795_000_000 - 1_577_836_800) << 20)
+        // The same backup again, a millisecond and a second later, and one of the cluster that began with it.
+        #expect(try base(100, now + second / 1000) >= first + 1000)
+        #expect(try base(100, now + second) == first + FirstRevision.perSecond)
+        #expect(try base(first + 500_000, now + second) > first + 500_000)
+        // A clock that stands behind, or before its time, leads beyond the last that is known, by chance elsewhere each time.
+        for time in [now - second, 0, -second] {
+            let behind = try #require(FirstRevision.base(after: first + 7, wallTime: time, random: 12))
+            #expect(behind.isClockBehind && behind.index == first + 7 + 12 + 1 << 40)
+        }
+        #expect(try base(first, 0, 5) != base(first, 0, 6))
+        // Floating-point numbers hold them all, for centuries.
+        let year2200 = try base(0, 7_258_118_400 * second)
+        #expect(year2200 < 1 << 53 - 1 << 50)
+        #expect(FirstRevision.base(after: 0, wallTime: .max, random: 0) == nil)
+        #expect(FirstRevision.base(after: 1 << 53, wallTime: now, random: 0) == nil)
+        #expect(FirstRevision.base(after: .max, wallTime: 0, random: .max) == nil)
+    }
+
+    @Test("what a rename took out of reach comes back by a rename above, or goes with all that is above")
+    func longPaths() throws {
+        let tree = try Tree()
+        let name = String(repeating: "x", count: 250)
+        let deep = String(repeating: "/\(name)", count: 16)
+        _ = try tree.put("/w\(deep)", "deep")
+        let away = Rename(source: try TreePath("/w"), destination: try TreePath("/\(name)"))
+        _ = try tree.apply { away.write(to: &$0) }
+        #expect(throws: TreeError.invalidPath) { try TreePath("/\(name)\(deep)") }
+        #expect(try tree.names(String(("/\(name)" + deep).dropLast(251))) == [name])
+        let back = Rename(source: try TreePath("/\(name)/\(name)"), destination: try TreePath("/y"))
+        _ = try tree.apply { back.write(to: &$0) }
+        #expect(try tree.get("/y" + deep.dropFirst(251)) == "deep")
+        let rest = Delete(path: try TreePath("/y"), isRecursive: true)
+        _ = try tree.apply { rest.write(to: &$0) }
+        for _ in 0..<40 { _ = try tree.apply { Reclaim().write(to: &$0) } }
+        #expect(tree.tree.applied.files == 0 && tree.tree.applied.orphans == 0)
     }
 
     @Test("a path may be written with one slash behind it, which says that it is a directory's")

@@ -294,4 +294,27 @@ struct SnapshotsTests {
         try copy.apply(index: 6, term: 2, kind: .command, payload: put, answer: &first)
         #expect(Outcome(from: &first) == .done(revision: 5))
     }
+
+    /// Of cluster version 4: sessions with an owner, and without, and a file from before with an id to set.
+    @Test("the snapshot of version 4 in fixtures/snapshots is read, with sessions' owners, and is written like that")
+    func goldenOwners() throws {
+        let scratch = try Scratch()
+        let source = try Self.tree(at: scratch.state("source"), files: 1, bytes: 10)
+        var put = Put(path: try TreePath("/old"), content: ByteBuffer(string: "x"), mode: 0o4755, mtime: 7)
+        try Self.apply({ put.write(to: &$0) }, to: source)
+        try Self.apply({ RaiseVersion(to: 2).write(to: &$0) }, to: source)
+        try Self.apply({ OpenSession.write(to: &$0) }, to: source)
+        try Self.apply({ RaiseVersion(to: 4).write(to: &$0) }, to: source)
+        try Self.apply(
+            { OpenSession.write(to: &$0, owner: SessionOwner(host: 0x0102, connection: 0x0304)) }, to: source)
+        put.path = try TreePath("/new")
+        try Self.apply(
+            {
+                put.write(to: &$0)
+                CommandHeader.enroll(&$0, session: 7, sequence: 2, lowestUnanswered: 1)
+            }, to: source)
+        try source.commit()
+        let copy = try Self.copy(of: "version-4", like: source, in: scratch)
+        #expect(copy.applied.digest.description == "5b36e41440b3f541d5f536b06f7aa76a")
+    }
 }

@@ -2,7 +2,7 @@ import NIOCore
 
 /// The head of every command, 48 bytes, big-endian. A client leaves the two times zero; the leader writes them.
 ///
-///     0   2  the cluster version that the command needs: 1, and 2 with a session
+///     0   2  the cluster version that the command needs: 1, 2 with a session, 4 to open one with an owner
 ///     2   1  operation
 ///     3   5  zero
 ///     8   8  session (0: none)
@@ -97,6 +97,8 @@ package struct CommandHeader: Equatable, Sendable {
             header.logTime == 0, header.wallTime == 0
         else { return .malformed }
         if !header.operation.isClients || header.version > clusterVersion { return .unsupported }
+        // Whose a session is, the member says and not the client.
+        if header.operation == .openSession, copy.readableBytes > 0 { return .malformed }
         return header.isWellFormed ? nil : .malformed
     }
 

@@ -2,10 +2,13 @@ import NIOCore
 
 /// Makes a directory.
 ///
-///     0  2  mode
+///     0  2  mode; from cluster version 4 on, its twelve lowest bits alone count
 ///     2  1  flags: 1 = make missing parents, and do nothing if the directory is there (`mkdir -p`)
 ///     3  .  path
 package struct MakeDirectory: TreeCommand, Equatable, Sendable {
+    /// A directory's own bits say who may remove what, and which group a new file is of.
+    static let modeMask: UInt16 = 0o7777
+
     package var path: TreePath
     package var mode: UInt16
     package var makesParents: Bool
@@ -45,7 +48,8 @@ package struct MakeDirectory: TreeCommand, Equatable, Sendable {
             (parent, depth) = (inode, first)
         }
         _ = try tree.makeDirectories(
-            path, from: depth, to: path.components.count, below: parent, mode: mode, mtime: header.wallTime)
+            path, from: depth, to: path.components.count, below: parent,
+            mode: tree.applied.clusterVersion >= 4 ? mode & Self.modeMask : mode, mtime: header.wallTime)
         return .done(revision: tree.applied.index)
     }
 }

@@ -3,7 +3,7 @@ import NIOCore
 /// Writes a whole file, and makes the directories above it where they are missing.
 ///
 ///     0   9  condition on the path
-///     9   2  mode
+///     9   2  mode; from cluster version 4 on, its nine bits of permissions alone count
 ///     11  1  flags: 1 = the mtime is given
 ///     12  8  mtime: nanoseconds since 1970, signed; zero unless given, and then the wall time counts
 ///     20  .  path
@@ -11,6 +11,8 @@ import NIOCore
 ///     .   .  content
 package struct Put: TreeCommand, Equatable, Sendable {
     package static let directoryMode: UInt16 = 0o755
+    /// Of a file's mode its permissions are kept. To set an id belongs to an owner, whom nobody stores.
+    static let modeMask: UInt16 = 0o777
 
     package var path: TreePath
     package var condition: Condition
@@ -77,7 +79,7 @@ package struct Put: TreeCommand, Equatable, Sendable {
         }
         try tree.setFile(
             key, content, inode: old?.metadata.inode ?? tree.allocateInode(),
-            mode: mode, mtime: mtime ?? header.wallTime)
+            mode: tree.applied.clusterVersion >= 4 ? mode & Self.modeMask : mode, mtime: mtime ?? header.wallTime)
         // The old content goes last: if both name the same chunk, it never leaves the store.
         if let old { try tree.releaseContent(of: old) }
         return .done(revision: tree.applied.index)

@@ -13,8 +13,9 @@ package struct Applied: Equatable, Sendable {
     package static let stateFormat: UInt16 = 1
     /// The highest cluster version whose commands and rules of execution this program knows.
     ///
-    /// 1: the tree. 2: sessions. 3: the digest by a faster hash.
-    package static let clusterVersionMax: UInt16 = 3
+    /// 1: the tree. 2: sessions. 3: the digest by a faster hash. 4: sessions have owners, and modes are no wider than what
+    /// they may say.
+    package static let clusterVersionMax: UInt16 = 4
     static let byteCount = 80
 
     /// Which commands and which rules of execution are in force; the leader raises it when every member knows them.
@@ -75,7 +76,7 @@ package enum FileTreeLimits {
     package static let listEntriesMax: UInt32 = 4096
     /// A page of a listing ends before it would grow beyond this.
     static let listBytesMax = 256 << 10
-    /// The most sessions; the one that was idle the longest makes room for another.
+    /// The most sessions; one of whoever has the most makes room for another.
     package static let sessionsMax = 16_384
     /// A session that was idle for so long, in log time, ends.
     package static let sessionIdleMillisecondsMax: UInt64 = 3_600_000

@@ -5,14 +5,18 @@ import NIOCore
 ///
 /// A session remembers the first answer to each of its sequences that the client may still ask about again: not the
 /// highest alone, since a pipeline of writes that is redirected arrives in any order. What the client says it has an
-/// answer to is forgotten. A session that was idle for an hour of log time ends, and so does the one that was idle the
-/// longest when there are too many.
+/// answer to is forgotten. A session that was idle for an hour of log time ends. When there are too many, one of whoever has
+/// the most ends: of the host from which the most were opened, and there of the connection that opened the most, the one that
+/// was idle the longest. So nobody's sessions push out those of others who have fewer. (Before cluster version 4, when
+/// sessions had no owner: the one that was idle the longest of all.)
 ///
 /// All sessions are in memory, since every write looks at one; their rows are written with the next commit. A row:
 ///
 ///     0   8  log time of the last write, to the minute
 ///     8   8  the lowest sequence that the client has no answer to
-///     16  4  how many answers, ascending by sequence, and of each:
+///     16  4  how many answers; with the highest bit, there is an owner
+///     20  16 its host (8) and its connection (8), if it has one
+///     .   .  the answers, ascending by sequence, and of each:
 ///            sequence (8), fingerprint of its command (4), result code (2), revision (8)
 struct Sessions {
     struct Answer {
@@ -27,6 +31,7 @@ struct Sessions {
     struct Session {
         /// The revision of the command that opened it.
         let id: UInt64
+        var owner: SessionOwner
         var activeAt: UInt64
         var lowestUnanswered: UInt64 = 1
         /// Ascending by sequence.
@@ -44,6 +49,8 @@ struct Sessions {
     private var sessions: [Session] = []
     /// What changed, or ended, since the rows were last written.
     private var dirty: [UInt64] = []
+    /// How many each owner has, ascending by owner.
+    private var owners: [(owner: SessionOwner, count: Int)] = []
 
     var count: Int { sessions.count }
 
@@ -59,7 +66,9 @@ struct Sessions {
 
     // MARK: life
 
-    mutating func open(_ id: UInt64, logTime: UInt64, digest: inout StateDigest) {
+    mutating func open(
+        _ id: UInt64, owner: SessionOwner, logTime: UInt64, clusterVersion: UInt16, digest: inout StateDigest
+    ) {
         var position = 0
         while position < sessions.count {
             if logTime - min(logTime, sessions[position].activeAt) > FileTreeLimits.sessionIdleMillisecondsMax {
@@ -68,12 +77,9 @@ struct Sessions {
                 position += 1
             }
         }
-        if sessions.count >= FileTreeLimits.sessionsMax,
-            let idle = sessions.indices.min(by: { sessions[$0].activeAt < sessions[$1].activeAt })
-        {
-            end(at: idle, digest: &digest)
-        }
-        let session = Session(id: id, activeAt: logTime)
+        count(owner, 1)
+        if sessions.count >= FileTreeLimits.sessionsMax { makeRoom(clusterVersion, digest: &digest) }
+        let session = Session(id: id, owner: owner, activeAt: logTime)
         sessions.append(session)
         dirty.append(id)
         digest.add(Self.digest(of: session))
@@ -86,8 +92,66 @@ struct Sessions {
 
     private mutating func end(at position: Int, digest: inout StateDigest) {
         let session = sessions.remove(at: position)
+        count(session.owner, -1)
         digest.remove(Self.digestWithAnswers(of: session))
         if !session.isDirty { dirty.append(session.id) }
+    }
+
+    // MARK: owners
+
+    private func ownerPosition(_ owner: SessionOwner, in owners: [(owner: SessionOwner, count: Int)]) -> Int {
+        var (low, high) = (0, owners.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if owners[middle].owner < owner { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private mutating func count(_ owner: SessionOwner, _ change: Int) {
+        let position = ownerPosition(owner, in: owners)
+        if position == owners.count || owners[position].owner != owner {
+            owners.insert((owner, change), at: position)
+        } else {
+            owners[position].count += change
+            if owners[position].count == 0 { owners.remove(at: position) }
+        }
+    }
+
+    /// Ends the session that makes room for another one, whose owner has it counted already.
+    private mutating func makeRoom(_ clusterVersion: UInt16, digest: inout StateDigest) {
+        let greediest = clusterVersion >= OpenSession.ownedVersion ? greediest() : nil
+        var idlest: Int?
+        for position in sessions.indices {
+            if let idlest, sessions[idlest].activeAt <= sessions[position].activeAt { continue }
+            if let greediest {
+                let owner = sessions[position].owner
+                let place = ownerPosition(owner, in: greediest)
+                guard place < greediest.count, greediest[place].owner == owner else { continue }
+            }
+            idlest = position
+        }
+        if let idlest { end(at: idlest, digest: &digest) }
+    }
+
+    /// The connections that opened the most sessions, of the hosts from which the most were opened; ascending.
+    private func greediest() -> [(owner: SessionOwner, count: Int)] {
+        var (most, found): (Int, [Range<Int>]) = (0, [])
+        var start = 0
+        while start < owners.count {
+            var (end, sum) = (start, 0)
+            while end < owners.count, owners[end].owner.host == owners[start].owner.host {
+                sum += owners[end].count
+                end += 1
+            }
+            if sum > most { (most, found) = (sum, []) }
+            if sum == most { found.append(start..<end) }
+            start = end
+        }
+        return found.flatMap { range in
+            let most = owners[range].reduce(0) { max($0, $1.count) }
+            return owners[range].filter { $0.count == most }
+        }
     }
 
     // MARK: writes
@@ -145,7 +209,11 @@ struct Sessions {
         session.answers.reduce(digest(of: session)) { $0 &+ digest(of: $1, in: session.id) }
     }
 
-    private static func digest(of session: Session) -> UInt128 { mixed([session.id, session.activeAt]) }
+    private static func digest(of session: Session) -> UInt128 {
+        session.owner == .unknown
+            ? mixed([session.id, session.activeAt])
+            : mixed([session.id, session.activeAt, session.owner.host, session.owner.connection])
+    }
 
     private static func digest(of answer: Answer, in session: UInt64) -> UInt128 {
         let (code, revision) = answer.outcome.numbers
@@ -176,22 +244,29 @@ struct Sessions {
             guard key.byteCount == 9, key.bigEndian(at: 0, as: UInt8.self) == StateKey.Table.sessions.rawValue else {
                 return false
             }
-            sessions.append(
-                try Self.session(
-                    key.bigEndian(at: 1, as: UInt64.self), row: RowChecksum.verify(key: key, row: row)))
+            let session = try Self.session(
+                key.bigEndian(at: 1, as: UInt64.self), row: RowChecksum.verify(key: key, row: row))
+            sessions.append(session)
+            count(session.owner, 1)
             return true
         }
     }
 
     private static func session(_ id: UInt64, row: RawSpan) throws(StateError) -> Session {
         guard row.byteCount >= 20 else { throw .unknownFormat }
-        var session = Session(id: id, activeAt: row.bigEndian(at: 0, as: UInt64.self))
+        var session = Session(id: id, owner: .unknown, activeAt: row.bigEndian(at: 0, as: UInt64.self))
         session.lowestUnanswered = row.bigEndian(at: 8, as: UInt64.self)
         session.isDirty = false
-        let count = Int(row.bigEndian(at: 16, as: UInt32.self))
-        guard row.byteCount == 20 + count * Answer.byteCount else { throw .unknownFormat }
+        let head = row.bigEndian(at: 16, as: UInt32.self)
+        let (count, isOwned) = (Int(head & ~Session.ownedFlag), head & Session.ownedFlag != 0)
+        let answers = isOwned ? 36 : 20
+        guard row.byteCount == answers + count * Answer.byteCount else { throw .unknownFormat }
+        if isOwned {
+            session.owner = SessionOwner(
+                host: row.bigEndian(at: 20, as: UInt64.self), connection: row.bigEndian(at: 28, as: UInt64.self))
+        }
         for position in 0..<count {
-            let start = 20 + position * Answer.byteCount
+            let start = answers + position * Answer.byteCount
             guard
                 let outcome = Outcome(
                     code: row.bigEndian(at: start + 12, as: UInt16.self),
@@ -223,14 +298,20 @@ struct Sessions {
 }
 
 extension Sessions.Session {
-    var byteCount: Int { 20 + answers.count * Sessions.Answer.byteCount }
+    fileprivate static let ownedFlag: UInt32 = 1 << 31
+    private var answersStart: Int { owner == .unknown ? 20 : 36 }
+    var byteCount: Int { answersStart + answers.count * Sessions.Answer.byteCount }
 
     func write(to row: UnsafeMutableRawBufferPointer) {
         row.storeBigEndian(activeAt, at: 0)
         row.storeBigEndian(lowestUnanswered, at: 8)
-        row.storeBigEndian(UInt32(answers.count), at: 16)
+        row.storeBigEndian(UInt32(answers.count) | (owner == .unknown ? 0 : Self.ownedFlag), at: 16)
+        if owner != .unknown {
+            row.storeBigEndian(owner.host, at: 20)
+            row.storeBigEndian(owner.connection, at: 28)
+        }
         for (position, answer) in answers.enumerated() {
-            let start = 20 + position * Sessions.Answer.byteCount
+            let start = answersStart + position * Sessions.Answer.byteCount
             let (code, revision) = answer.outcome.numbers
             row.storeBigEndian(answer.sequence, at: start)
             row.storeBigEndian(answer.fingerprint, at: start + 8)
