@@ -1,3 +1,5 @@
+import LMDB
+
 /// Why the tree did not do what it was asked. Nothing was changed. The raw value is the result code on the wire.
 package enum TreeError: UInt16, Error, Equatable, Sendable, CaseIterable {
     /// The bytes are not a command or a query of this version.
@@ -46,9 +48,15 @@ package enum StateError: Error, Equatable, Sendable, CustomStringConvertible {
     /// An entry that is to be executed is damaged in the log.
     case damagedEntry(UInt64)
 
+    /// Whether there is no room on the disk: that passes.
+    package var isFull: Bool {
+        if case .store(let code) = self { return LMDBError(code: code).isFull }
+        return false
+    }
+
     package var description: String {
         switch self {
-        case .store(let code): "its disk or store fails (code \(code))"
+        case .store(let code): LMDBError(code: code).description
         case .corruptRow(let table): "a row of table \(table) is damaged"
         case .unknownFormat:
             "it holds a command or a row that this program does not know: the cluster's version is newer; start a newer program"

@@ -24,7 +24,8 @@ package final class Environment: @unchecked Sendable {
         var code = mdb_env_set_maxdbs(created, UInt32(databases))
         if code == MDB_SUCCESS { code = mdb_env_set_mapsize(created, mapSize) }
         if code == MDB_SUCCESS { code = Self.makeFileIfMissing(in: path) }
-        if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOTLS), 0o644) }
+        if code == MDB_SUCCESS { code = Self.makeRoomForReaders(path) }
+        if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOTLS), 0o600) }
         // A state that has come near its map's end gets a larger one, at the only time when nobody uses it.
         if code == MDB_SUCCESS, Self.usedBytes(created) > mapSize / 2 {
             code = mdb_env_set_mapsize(created, Self.usedBytes(created) * 4)
@@ -38,7 +39,7 @@ package final class Environment: @unchecked Sendable {
         if code == MDB_SUCCESS { code = Self.coverUsedPages(of: created, path) }
         guard code == MDB_SUCCESS else {
             mdb_env_close(created)
-            throw LMDBError(code: code)
+            throw LMDBError(code: code, operation: "its file was opened")
         }
         handle = created
         self.path = path
@@ -70,10 +71,22 @@ package final class Environment: @unchecked Sendable {
         var code = mdb_env_create(&created)
         guard let created else { return code }
         defer { mdb_env_close(created) }
-        if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOSUBDIR), 0o644) }
+        if code == MDB_SUCCESS { code = mdb_env_open(created, path, UInt32(MDB_NOSUBDIR), 0o600) }
         if code == MDB_SUCCESS { code = mdb_env_sync(created, 1) }
         return code
     }
+
+    /// The table of readers is a file of its own that LMDB writes through a map. Without blocks of its own on the disk, the
+    /// first reader on a full disk would be a signal that ends the process; so it has them before it is mapped.
+    private static func makeRoomForReaders(_ path: String) -> Int32 {
+        let file = open(path + "/lock.mdb", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard file >= 0 else { return errno }
+        defer { close(file) }
+        return posix_fallocate(file, 0, readersBytes)
+    }
+
+    /// What LMDB makes of it for its usual number of readers.
+    private static let readersBytes: off_t = 8192
 
     /// Lets the file reach as far as its last page in use. A sound file may lack the end, where pages are free and were
     /// never written; of one that was cut short, zeros are read, which are refused as damaged, where a read behind the
@@ -120,6 +133,13 @@ package final class Environment: @unchecked Sendable {
         guard statvfs(path, &status) == 0 else { return 0 }
         return UInt64(status.f_bavail) * UInt64(status.f_frsize)
     }
+
+    /// A write that the system did in part, since there was no room for the rest, is an I/O error to LMDB.
+    func cause(of code: Int32) -> Int32 {
+        code == EIO && freeDiskBytes < Self.fullBelowBytes ? ENOSPC : code
+    }
+
+    private static let fullBelowBytes: UInt64 = 1 << 20
 
     /// Bytes of pages within the file that hold nothing, as of the last commit; found by a scan of their list.
     package func reusableBytes() throws(LMDBError) -> Int {

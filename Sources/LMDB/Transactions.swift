@@ -64,10 +64,12 @@ package struct WriteTransaction: ~Copyable, Transaction {
     /// Keeps the environment open while the transaction lives.
     private let environment: Environment
     private var isOver = false
+    /// What went wrong first. LMDB answers everything behind it with "bad transaction" alone.
+    private var failure: LMDBError?
 
     init(environment: Environment) throws(LMDBError) {
         var begun: OpaquePointer?
-        try LMDBError.check(mdb_txn_begin(environment.handle, nil, 0, &begun))
+        try LMDBError.check(mdb_txn_begin(environment.handle, nil, 0, &begun), "a write began")
         guard let begun else { throw LMDBError(code: MDB_PANIC) }
         handle = begun
         self.environment = environment
@@ -86,10 +88,12 @@ package struct WriteTransaction: ~Copyable, Transaction {
     /// Makes the changes durable. When it throws, nothing is known of what reached the disk: the process must stop.
     package consuming func commit() throws(LMDBError) {
         checkThread()
-        let handle = handle
+        let (handle, first, environment) = (handle, failure, environment)
         // LMDB frees the handle whatever it answers, so that the deinit must not abort it again.
         isOver = true
-        try LMDBError.check(mdb_txn_commit(handle))
+        let code = mdb_txn_commit(handle)
+        if code == MDB_BAD_TXN, let first { throw first }
+        try LMDBError.check(environment.cause(of: code), "it committed")
     }
 
     /// Sets `key` to `value`.
@@ -111,18 +115,31 @@ package struct WriteTransaction: ~Copyable, Transaction {
     ) throws(LMDBError) {
         var data = MDB_val(mv_size: byteCount, mv_data: nil)
         let flags = UInt32(MDB_RESERVE) | (append ? UInt32(MDB_APPEND) : 0)
-        try LMDBError.check(withValue(key) { mdb_put(handle, database.identifier, &$0, &data, flags) })
+        let (handle, identifier) = (handle, database.identifier)
+        try check(withValue(key) { mdb_put(handle, identifier, &$0, &data, flags) }, "a row was written")
         fill(UnsafeMutableRawBufferPointer(start: data.mv_data, count: byteCount))
     }
 
     /// Removes `key`; false when it was not there.
     @discardableResult
     package mutating func delete(_ key: RawSpan, in database: Database) throws(LMDBError) -> Bool {
-        try LMDBError.found(withValue(key) { mdb_del(handle, database.identifier, &$0, nil) })
+        let (handle, identifier) = (handle, database.identifier)
+        let code = withValue(key) { mdb_del(handle, identifier, &$0, nil) }
+        if code == MDB_NOTFOUND { return false }
+        try check(code, "a row was removed")
+        return true
+    }
+
+    private mutating func check(_ code: Int32, _ operation: String) throws(LMDBError) {
+        guard code != MDB_SUCCESS else { return }
+        if code == MDB_BAD_TXN, let failure { throw failure }
+        let error = LMDBError(code: environment.cause(of: code), operation: operation)
+        if failure == nil { failure = error }
+        throw error
     }
 
     /// Removes every pair of `database`.
     package mutating func removeAll(in database: Database) throws(LMDBError) {
-        try LMDBError.check(mdb_drop(handle, database.identifier, 0))
+        try check(mdb_drop(handle, database.identifier, 0), "rows were removed")
     }
 }

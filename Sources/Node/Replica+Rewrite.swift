@@ -58,8 +58,8 @@ extension Replica {
             // The log may have gone on without the copy, and lack what the copy needs next.
             guard core.log.compactedIndex <= copied else { return endRewriting(Self.overtaken) }
             endRewriting("\(error)")
-            // What is wrong with the copy is wrong with what it was made from.
-            scrub(rate: nil as Int?) { _ in }
+            // What is wrong with the copy is wrong with what it was made from; of a full disk nothing follows.
+            if !error.isFull { scrub(rate: nil as Int?) { _ in } }
         case .success(let applied):
             rewriting?.copied = applied.index
             guard core.log.compactedIndex <= applied.index else { return endRewriting(Self.overtaken) }

@@ -227,7 +227,11 @@ extension Replica {
             }
             withSpool(covering: index) { [unowned self] result in
                 guard let connection = connections[waiter.connection] else { return }
-                guard case .success(let spool) = result else { return refuse(waiter, .corrupt) }
+                let spool: Spool
+                switch result {
+                case .success(let made): spool = made
+                case .failure(let error): return refuseSnapshot(waiter, error)
+                }
                 backups[connection.id] = Backup(spool: spool, usedAt: core.now, advancedAt: core.now)
                 let metadata = spool.header.metadata
                 answer(waiter) { $0.writeMultipleIntegers(UInt16(0), metadata.index, metadata.term) }
@@ -265,9 +269,15 @@ extension Replica {
                 body.writeImmutableBuffer(piece.bytes)
             }
             if piece.isLast { backups[waiter.connection] = nil }
-        case .failure: refuse(waiter, .corrupt)
+        case .failure(let error): refuseSnapshot(waiter, error)
         }
         scheduleTurn()
+    }
+
+    /// A disk without room for it says nothing of the state.
+    private func refuseSnapshot(_ waiter: Waiter, _ error: SnapshotError) {
+        logger.warning("a snapshot was not made", metadata: ["reason": "\(error)"])
+        refuse(waiter, error.isFull ? .diskFull : .corrupt)
     }
 
     // MARK: receiving

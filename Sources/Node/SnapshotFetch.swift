@@ -58,6 +58,8 @@ struct SnapshotFetch: Sendable {
                     }
                     if error is NothingNew {
                         reason = refusal
+                    } else if let error = error as? SnapshotError, error.isFull {
+                        reason = "this member's own disk has no room for a copy: \(error)"
                     } else {
                         reason = ForeignText.plain("member \(member.id): \(error)")
                     }

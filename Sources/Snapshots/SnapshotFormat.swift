@@ -18,6 +18,15 @@ package enum SnapshotError: Error, Equatable, Sendable, CustomStringConvertible 
     case corrupt
     case wrongCluster
 
+    /// Whether there is no room on the disk.
+    package var isFull: Bool {
+        switch self {
+        case .file(let code): code == ENOSPC || code == EDQUOT
+        case .state(let error): error.isFull
+        case .notASnapshot, .unknownFormat, .corrupt, .wrongCluster: false
+        }
+    }
+
     package var description: String {
         switch self {
         case .file(let code): "the file can't be read or written: \(String(cString: strerror(code)))"

@@ -38,6 +38,38 @@ struct LMDBTests {
         }
     }
 
+    @Test("what went wrong first in a transaction is what is reported, with what was being done")
+    func firstError() throws {
+        let scratch = try Scratch()
+        let (key, large) = (Array("k".utf8), [UInt8](repeating: 1, count: 1 << 27))
+        var transaction = try scratch.environment.beginWrite()
+        var errors: [LMDBError] = []
+        for _ in 0..<3 {
+            do throws(LMDBError) { try transaction.put(key.span.bytes, large.span.bytes, in: scratch.database) } catch {
+                errors.append(error)
+            }
+        }
+        do throws(LMDBError) { try transaction.commit() } catch { errors.append(error) }
+        #expect(errors == [.mapFull, .mapFull, .mapFull, .mapFull])
+        #expect(errors.allSatisfy { $0.operation == "a row was written" }, "\(errors)")
+    }
+
+    @Test("the table of readers has room of its own on the disk before it is mapped")
+    func readersRoom() throws {
+        let scratch = try Scratch()
+        var status = stat()
+        #expect(stat(scratch.folder.appendingPathComponent("lock.mdb").path, &status) == 0)
+        #expect(status.st_size >= 8192 && status.st_blocks * 512 >= 8192)
+    }
+
+    @Test("an error of the disk's names itself")
+    func namedErrors() {
+        #expect(
+            LMDBError(code: ENOSPC, operation: "it committed").description
+                == "the disk is full while it committed: No space left on device")
+        #expect(LMDBError(code: EDQUOT).isFull && !LMDBError(code: EIO).isFull && !LMDBError.mapFull.isFull)
+    }
+
     @Test("a list of free pages that is damaged is said to be, and ends nobody")
     func damagedFreeList() throws {
         let scratch = try Scratch()

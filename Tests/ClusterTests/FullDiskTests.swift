@@ -1,0 +1,72 @@
+import BanyanClient
+import Foundation
+import Testing
+
+/// Disks without room, beneath members that run.
+@Suite("Full disks", .serialized)
+struct FullDiskTests {
+    @Test("a disk that fills up within a commit ends its member, which starts again by itself when there is room")
+    func withinCommit() async throws {
+        let cluster = try await TestCluster.start(members: 1, options: ["--reserve", "0"], hasBadDisks: true)
+        let client = cluster.client(timeout: .seconds(2))
+        let content = [UInt8](repeating: 7, count: 100_000)
+        var acknowledged: [Int: [UInt8]] = [:]
+        _ = try await client.put("/before", content)
+        let process = try cluster.processID(1)
+        try cluster.disk(1).fill(leaving: 3 << 20)
+        var number = 0
+        let isRefused = await cluster.condition {
+            number += 1
+            do {
+                _ = try await client.put("/f\(number)", content)
+                acknowledged[number] = content
+                return false
+            } catch { return true }
+        }
+        #expect(isRefused)
+        #expect(await cluster.condition { try cluster.log(1).contains("waits until there is room") })
+        let log = try cluster.log(1)
+        #expect(log.contains("the disk is full") && log.contains("No space left on device"), "\(log.suffix(800))")
+        // It waits, and does not begin again and again.
+        try await Task.sleep(for: .seconds(2))
+        #expect(cluster.isRunning(1))
+        #expect(try !cluster.log(1).contains("starting again"))
+        try cluster.disk(1).fill(leaving: nil)
+        #expect(await cluster.condition { try await client.get("/before").content == content })
+        #expect(try cluster.log(1).contains("starting again"))
+        #expect(try cluster.processID(1) == process)
+        for (number, content) in acknowledged { #expect(try await client.get("/f\(number)").content == content) }
+        #expect(await cluster.condition { try await client.put("/after", content) > 0 })
+        await client.close()
+    }
+
+    @Test("a backup, a compaction and a restore that find no room say so, and the member serves on")
+    func beforeCommit() async throws {
+        let cluster = try await TestCluster.start(members: 1, options: ["--reserve", "0"], hasBadDisks: true)
+        let client = cluster.client()
+        for number in 0..<40 {
+            let noise = (0..<100_000).map { _ in UInt8.random(in: 0...255) }
+            _ = try await client.put("/f\(number)", noise)
+        }
+        let nodes = ["--nodes", cluster.addresses[0], "--timeout", "20s"]
+        // Behind the last flush of what was put, which takes room of its own.
+        #expect(
+            await cluster.condition {
+                let member = try await client.status().first
+                return member.map { $0.statistics["durable_index"] ?? 0 >= $0.appliedIndex } ?? false
+            })
+        try cluster.disk(1).fill(leaving: 0)
+        let file = cluster.folder.appendingPathComponent("saved").path
+        let saved = try await cluster.run("banyan", nodes + ["snapshot", "save", file])
+        #expect(saved.code == 1 && !saved.errors.contains("damaged"), "\(saved.errors)")
+        #expect(saved.errors.contains("disk") || saved.errors.contains("full"), "\(saved.errors)")
+        let compacted = try await cluster.run("banyan", nodes + ["compact", "1"])
+        #expect(compacted.code == 1 && !compacted.errors.contains("damaged"), "\(compacted.output)\(compacted.errors)")
+        #expect(cluster.isRunning(1))
+        #expect(try await client.get("/f39").content.count == 100_000)
+        try cluster.disk(1).fill(leaving: nil)
+        #expect(try await cluster.run("banyan", nodes + ["snapshot", "save", file]).code == 0)
+        #expect(try await cluster.run("banyan", nodes + ["compact", "1"]).code == 0)
+        await client.close()
+    }
+}
