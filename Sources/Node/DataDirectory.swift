@@ -9,7 +9,7 @@ package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
     package init(_ description: String) { self.description = description }
 }
 
-/// A member's directory:
+/// A member's directory, which is its own: directories have mode 700, files 600, and what stood there with more loses it.
 ///
 ///     lock        held while a process uses the directory
 ///     log/        the log's LMDB environment: entries, hard state, identity
@@ -20,17 +20,23 @@ package final class DataDirectory {
     let path: String
     package let store: LogStore
     private let lock: CInt
+    private let isMade: Bool
 
     /// Opens the directory, making it when it is missing, and locks it.
     package init(path: String) throws {
         self.path = path
-        let isMade = try Self.makeDirectory(path)
-        try Self.refuseForeignFiles(path)
-        lock = open(path + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        isMade = try Self.makeDirectory(path)
+        let isEmpty: Bool
+        do { isEmpty = try Self.refuseForeignFiles(path) } catch {
+            if isMade { rmdir(path) }
+            throw error
+        }
+        lock = open(path + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard lock >= 0 else { throw StartError("\(path): can't be written: \(Self.reason)") }
         guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
             throw StartError("\(path): another process uses this directory; stop it first, or name another with --data")
         }
+        if !isEmpty { Self.makePrivate(path) }
         try Self.makeDirectory(path + "/log")
         do { store = try LogStore(path: path + "/log") } catch {
             // The system's codes are positive, and say what is wrong; LMDB's own are negative.
@@ -80,17 +86,54 @@ package final class DataDirectory {
         guard fsync(descriptor) == 0 else { throw StartError("\(path): can't be synced: \(reason)") }
     }
 
+    /// Removes all that was made in a directory that is nobody's yet, when nothing comes of it.
+    func discard() {
+        Self.removeStates(in: path) { _ in true }
+        Self.remove(path + "/log")
+        unlink(path + "/lock")
+        if isMade { rmdir(path) }
+    }
+
+    /// What the file systems themselves, and what shows them to people, leave behind at the top of a directory, or while a
+    /// file is open that has no name any more.
+    private static func isFileSystems(_ name: String) -> Bool {
+        ["lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group", "System Volume Information"]
+            .contains(name)
+            || [".fuse_hidden", ".nfs", ".snapshot", ".zfs", ".glusterfs", ".lustre", ".Trash", ".DS_Store"]
+                .contains { name.hasPrefix($0) }
+    }
+
     /// A directory that holds other things was named by mistake; nothing in it is touched.
-    private static func refuseForeignFiles(_ path: String) throws {
-        let known = { (name: String) in
-            ["lock", "log", "lost+found", "snapshot", "damaged"].contains(name) || name.hasPrefix("state-")
-        }
-        let names = try listing(path)
-        if let foreign = names.sorted().first(where: { !known($0) }) {
+    ///
+    /// - Returns: whether it holds nothing.
+    private static func refuseForeignFiles(_ path: String) throws -> Bool {
+        let names = try listing(path).filter { !isFileSystems($0) }
+        if let foreign = names.sorted().first(where: { !isOwn($0) }) {
             throw StartError("\(path): holds '\(foreign)', which is not Banyan's; name an empty directory with --data")
         }
         if names.contains(where: { $0.hasPrefix("state-") }), !names.contains("log") {
             throw StartError("\(path): has a state but no log; treat it as wiped: move it away")
+        }
+        return names.isEmpty
+    }
+
+    private static func isOwn(_ name: String) -> Bool {
+        ["lock", "log", "snapshot", "damaged"].contains(name) || name.hasPrefix("state-")
+    }
+
+    /// Takes from everybody else what they may do with a directory of a member's. Of one that belongs to another user, as a
+    /// mounted volume may, what the system does not let this one change stays.
+    private static func makePrivate(_ path: String) {
+        var own = [path]
+        for name in (try? listing(path)) ?? [] where isOwn(name) {
+            own.append(path + "/" + name)
+            for file in (try? listing(path + "/" + name)) ?? [] { own.append(path + "/" + name + "/" + file) }
+        }
+        for file in own {
+            var status = stat()
+            // A link's mode is that of what it leads to, which is nothing of this directory's.
+            guard lstat(file, &status) == 0, [S_IFREG, S_IFDIR].contains(status.st_mode & S_IFMT) else { continue }
+            if status.st_mode & 0o077 != 0 { chmod(file, status.st_mode & 0o7700) }
         }
     }
 
@@ -110,7 +153,7 @@ package final class DataDirectory {
     /// False when it was there already.
     @discardableResult
     package static func makeDirectory(_ path: String) throws -> Bool {
-        if mkdir(path, 0o755) == 0 { return true }
+        if mkdir(path, 0o700) == 0 { return true }
         guard errno == EEXIST else { throw StartError("\(path): can't be made: \(reason)") }
         return false
     }

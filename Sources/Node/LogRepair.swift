@@ -51,7 +51,7 @@ struct LogRepair {
     /// acknowledged, and stays; a damaged entry there is waited out: it goes as soon as the cluster has passed it.
     func run() async throws {
         let damaged = try store.damaged()
-        let others = others(damaged).map(\.address)
+        let others = others(damaged).map(options.moved.address)
         let founders = ServerOptions.recordedMembers(identity.founders).filter { $0.id != identity.memberID }
         let nodes = others + founders.map { $0.address.description }.filter { !others.contains($0) }
         let fetch = SnapshotFetch(

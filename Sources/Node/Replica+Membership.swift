@@ -216,7 +216,23 @@ extension Replica {
     /// The peer as the configuration records it: of one that a joint configuration lets go, the one before.
     func recorded(_ peer: PeerID) -> Member? {
         let earlier = max(core.log.configurationIndex, 1) - 1
-        return core.configuration.member(peer) ?? core.log.configuration(at: earlier).member(peer)
+        var member = core.configuration.member(peer) ?? core.log.configuration(at: earlier).member(peer)
+        if let known = member { member?.address = options.moved.address(of: known) }
+        return member
+    }
+
+    /// A leader records where members are that have moved.
+    func recordMoves() {
+        guard !options.moved.isEmpty, core.role == .leader else { return }
+        let change = options.moved.change(for: core.configuration) { [core] peer in
+            peer == core.id
+                || core.peers.contains {
+                    $0.peer == peer && core.now - $0.lastContact < core.limits.electionTimeout
+                }
+        }
+        guard let change, core.membershipRefusal(of: [change]) == nil else { return }
+        step(.changeMembership([change]))
+        scheduleTurn()
     }
 
     /// Tells, once, that this member was let go. A newcomer that reads the cluster's past was not in it either.

@@ -79,7 +79,7 @@ extension Replica {
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop
         let fetch = SnapshotFetch(
-            nodes: { try await loop.submit { this.value.others.map(\.address) }.get() },
+            nodes: { try await loop.submit { this.value.others.map(this.value.options.moved.address) }.get() },
             memberID: identity.memberID, peer: core.id, clusterID: clusterID, directory: directory,
             reserve: options.reserve / 2, rate: options.snapshotRate, logger: logger,
             progress: fetchProgress)

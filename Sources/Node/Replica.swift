@@ -292,6 +292,7 @@ final class Replica {
         warnOfRegressedPeers()
         expireReads()
         retryChanges()
+        recordMoves()
         warnIfRemoved()
         decideOnSpace()
         tendSnapshots()

@@ -38,6 +38,9 @@ package final class Server {
     /// What the log held when this member started; taken once.
     private var recovered: LogStore.Recovered?
     private var repairing: Task<Void, Never>?
+    /// Its disk is full, and what was under way when that was found is left as it was.
+    private var isWaitingForRoom = false
+    private var leftReplica: Replica?
     private var port: (any Channel)?
     var lastConnection: UInt64 = 0
     let memory = ClientMemory()
@@ -64,6 +67,8 @@ package final class Server {
         var options = options
         directory = try DataDirectory(path: options.data)
         let stored = try directory.store.identity()
+        // Of a directory that knows its cluster.
+        var listed: [(id: UInt64, address: Address)] = []
         if let stored {
             if let id = options.id, id != stored.memberID {
                 throw StartError(
@@ -82,6 +87,7 @@ package final class Server {
                         + "an empty directory with --data for another cluster")
             }
             options.id = stored.memberID
+            listed = stored.genesis == nil ? [] : options.cluster
             if isToldAnew {
                 identity = Identity(
                     memberID: stored.memberID, incarnation: UInt64.random(in: 1...UInt64.max),
@@ -92,24 +98,10 @@ package final class Server {
                 identity = stored
             }
         } else {
-            if options.cluster.isEmpty {
-                let id = options.id ?? 1
-                options.id = id
-                options.cluster = [(id, options.listen ?? ServerOptions.defaultAddress)]
-            } else if options.cluster.count > 1, !options.isBootstrap, !options.isJoin {
-                throw StartError(
-                    "\(options.data): is empty. For the first start of a new cluster add --bootstrap on every member; to "
-                        + "join one that runs, or to come back with an empty directory, add --join and run 'banyan member "
-                        + "add' or 'banyan member replace'")
-            }
-            if options.isJoin, options.cluster.count < 2 {
-                throw StartError("--join needs --cluster with a member of the cluster to join, and this one")
-            }
-            guard let id = options.id else {
-                throw StartError("say which member this is: --id ID, one of the ids of --cluster")
-            }
-            guard options.cluster.contains(where: { $0.id == id }) else {
-                throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
+            let id: UInt64
+            do { id = try Self.checkFirstStart(&options) } catch {
+                directory.discard()
+                throw error
             }
             identity = Identity(
                 memberID: id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText,
@@ -125,16 +117,83 @@ package final class Server {
         }
         let configuration =
             recovered?.log.configuration ?? (try? directory.store.damaged())?.configuration ?? identity.genesis
-        let recorded = configuration?.member(PeerID(identity.incarnation)).flatMap { Address($0.address) }
+        if let configuration, !listed.isEmpty {
+            options.moved = try Self.moves(
+                listed, identity.founders, configuration, at: recovered?.log.configurationIndex ?? 0, directory.store,
+                logger)
+        }
+        let own = configuration?.member(PeerID(identity.incarnation)).map(options.moved.address)
+        let recorded = own.flatMap { Address($0) }
         let configured = recorded ?? options.cluster.first { $0.id == memberID }?.address
         guard let address = options.listen ?? configured else {
-            throw StartError("say where to listen: --listen HOST:PORT")
+            throw StartError(
+                "\(options.data): its recorded address '\(own ?? "")' is none that one can listen at; say this member's: --id "
+                    + "\(memberID) --cluster \(memberID)=HOST:PORT")
         }
         self.address = address
         self.options = options
         self.loop = loop
         self.logger = logger
         self.fatal = fatal
+    }
+
+    /// Who moved, by the list that the member was started with; said once for each list.
+    private static func moves(
+        _ list: [(id: UInt64, address: Address)], _ founders: String, _ configuration: Configuration, at index: Index,
+        _ store: LogStore, _ logger: Logger
+    ) throws -> MovedMembers {
+        let text = ServerOptions.text(of: list)
+        let strangers = list.filter { listed in !configuration.members.contains { $0.id == listed.id } }
+        if !strangers.isEmpty {
+            logger.warning(
+                "--cluster names members that the cluster does not have: they are ignored",
+                metadata: ["ignored": "\(ServerOptions.text(of: strangers))", "recorded": "\(configuration.text)"])
+        }
+        switch MovedMembers.meaning(
+            of: list, founders: founders, kept: try store.movedMembers(), configuration, at: index)
+        {
+        case .nothing: return MovedMembers()
+        case .outdated:
+            logger.notice(
+                "--cluster is an older list than what the cluster has recorded, which counts",
+                metadata: ["given": "\(text)", "recorded": "\(configuration.text)"])
+            return MovedMembers()
+        case .moved(let moved):
+            try store.save(movedMembers: text, at: index)
+            logger.warning(
+                "members have moved, as --cluster says: these addresses are used, and recorded once there is a leader",
+                metadata: ["given": "\(text)", "recorded": "\(configuration.text)"])
+            return moved
+        }
+    }
+
+    /// What an empty directory may become; nothing is guessed, since a disk that is not mounted looks the same.
+    ///
+    /// - Returns: the member's id.
+    private static func checkFirstStart(_ options: inout ServerOptions) throws(StartError) -> UInt64 {
+        let isAlone = options.cluster.count < 2
+        if options.isJoin, isAlone {
+            throw StartError("--join needs --cluster with a member of the cluster to join, and this one")
+        }
+        guard options.isBootstrap || options.isJoin else {
+            throw StartError(
+                "\(options.data): is empty. If it should not be, see that its disk is mounted, and that --data names it. For "
+                    + "the first start of a new cluster add --bootstrap\(isAlone ? "" : " on every member"); to join one "
+                    + "that runs, or to come back with an empty directory, add --join and run 'banyan member add' or "
+                    + "'banyan member replace'")
+        }
+        if options.cluster.isEmpty {
+            let id = options.id ?? 1
+            options.id = id
+            options.cluster = [(id, options.listen ?? ServerOptions.defaultAddress)]
+        }
+        guard let id = options.id else {
+            throw StartError("say which member this is: --id ID, one of the ids of --cluster")
+        }
+        guard options.cluster.contains(where: { $0.id == id }) else {
+            throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
+        }
+        return id
     }
 
     package var description: String { "member \(identity.memberID) on \(address)" }
@@ -258,6 +317,7 @@ package final class Server {
                 }
                 run(recovered, report, stateThread, unusedState: nil)
             } catch {
+                if error.isFull { return waitForRoom("the state can't be opened: \(error)") }
                 guard error.isDamage else { return fatal("\(options.data): the state can't be used: \(error)") }
                 runWithout("\(error)", recovered)
             }
@@ -305,7 +365,12 @@ package final class Server {
             isStopped: isStopped,
             opened: { promise.succeed($0) },
             report: { report in loop.execute { this.value.0.replica?.reported(report) } },
-            failed: { error in loop.execute { this.value.0.replica?.stateFailed(error) } })
+            failed: { error in
+                loop.execute {
+                    if error.isFull { return this.value.0.waitForRoom("the state can't be written: \(error)") }
+                    this.value.0.replica?.stateFailed(error)
+                }
+            })
         promise.futureResult.whenSuccess { this.value.1($0, stateThread) }
     }
 
@@ -317,8 +382,13 @@ package final class Server {
         let logWriter = LogWriter(
             store: directory.store, row: recovered.row, lastIndex: recovered.log.lastIndex,
             completed: { write in loop.execute { this.value.replica?.saved(write) } },
-            failed: { fatal("the log can't be written: \($0); what reached the disk is unknown, so this member stops") }
-        )
+            failed: { error in
+                guard error.isFull else {
+                    return fatal(
+                        "the log can't be written: \(error); what reached the disk is unknown, so this member stops")
+                }
+                loop.execute { this.value.waitForRoom("the log can't be written: \(error)") }
+            })
         // An empty state has executed nothing, and executes nothing.
         let applied = unusedState == nil ? report.applied.index : recovered.log.compactedIndex
         let core = RaftCore(
@@ -349,6 +419,26 @@ package final class Server {
         replica.isStarved = { [unowned self] in starvedAt != nil }
         replica.configurationAdopted = { [unowned self] in tellGenesis() }
         replica.start()
+    }
+
+    /// The disk filled up in the midst of a commit, of which nobody knows what reached it: none is tried again by this process.
+    /// It serves nothing more, and begins anew with what is on the disk once there is room.
+    private func waitForRoom(_ reason: String) {
+        guard !isWaitingForRoom else { return }
+        isWaitingForRoom = true
+        logger.critical(
+            "this member waits until there is room on its disk, and then starts again by itself",
+            metadata: ["directory": "\(options.data)", "reason": "\(reason)"])
+        leftReplica = replica
+        // Its threads are left as they are: one of them would commit.
+        _ = stop()
+        let restart = restart
+        let room = NIOLoopBoundBox(Room(in: options.data), eventLoop: loop)
+        loop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { task in
+            guard room.value.isThere(now: Clock.now) else { return }
+            task.cancel()
+            restart("there is room on the disk again")
+        }
     }
 
     var replica: Replica? {

@@ -24,6 +24,9 @@ package struct ServerOptions: Sendable {
     /// Puts are refused when fewer bytes than this are free on the leader's disk, or on those of a majority.
     package var reserve: UInt64
 
+    /// Decided at the start, from `cluster` and what the directory knows.
+    package var moved = MovedMembers()
+
     /// The highest cluster version that this member claims to know.
     package var knownVersion: UInt16
 
@@ -90,5 +93,9 @@ package struct ServerOptions: Sendable {
     }
 
     /// The list in the form in which members compare it.
-    var clusterText: String { cluster.map { "\($0.id)=\($0.address)" }.joined(separator: ",") }
+    var clusterText: String { Self.text(of: cluster) }
+
+    static func text(of members: [(id: UInt64, address: Address)]) -> String {
+        members.sorted { $0.id < $1.id }.map { "\($0.id)=\($0.address)" }.joined(separator: ",")
+    }
 }

@@ -37,7 +37,7 @@ struct StateDamage: Sendable {
 
     /// Leaves word in the directory, for the member's next life.
     func mark(_ directory: String) throws {
-        let file = open(Self.path(in: directory), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        let file = open(Self.path(in: directory), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw StartError("\(directory): can't be written: \(String(cString: strerror(errno)))") }
         defer { close(file) }
         let bytes = Array("\(kind): \(reason)".utf8)

@@ -49,7 +49,9 @@ actor LocalCluster {
             return
         }
         do {
-            try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: true)
+            // What the members have is theirs.
+            try FileManager.default.createDirectory(
+                atPath: data, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
             try Data(list.utf8).write(to: file)
         } catch {
             throw CommandFailure("\(data): can't be written: \(String(cString: strerror(errno)))")

@@ -15,8 +15,8 @@ struct Banyand: AsyncParsableCommand {
         commandName: "banyand",
         abstract: "A member of Banyan, a Raft-replicated file server.",
         discussion: """
-            One member on this machine:
-              banyand --data DIR
+            One member on this machine, at its first start:
+              banyand --data DIR --bootstrap
 
             Three members; on the first start of each, with the same list:
               banyand --data DIR1 --id 1 --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT --bootstrap
@@ -26,7 +26,16 @@ struct Banyand: AsyncParsableCommand {
             A fourth, which a running cluster takes in with 'banyan member add 4 HOST:PORT':
               banyand --data DIR4 --id 4 --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT,4=HOST:PORT --join
 
-            A directory belongs to one member of one cluster. SIGTERM and SIGINT end it cleanly.
+            A member's address in --cluster is recorded, and given to the others and to clients. To listen elsewhere, as on all
+            addresses of a machine, say both:
+              banyand --data DIR --id 1 --cluster 1=HOST:PORT --listen 0.0.0.0:PORT --bootstrap
+
+            Members that all moved at once, as to another subnet, are started with their new addresses; these are used, and
+            recorded as soon as there is a leader (of one that moved alone, say 'banyan member set-address'):
+              banyand --data DIR1 --id 1 --cluster 1=NEW:PORT,2=NEW:PORT,3=NEW:PORT
+
+            A directory belongs to one member of one cluster, and to the user who runs it (mode 700). An empty one is taken for
+            nothing else: without --bootstrap, --join or --restore it is refused. SIGTERM and SIGINT end a member cleanly.
             """, version: Console.version)
 
     @Option(help: "The directory of this member's log and state; made when it is missing.")
@@ -35,10 +44,12 @@ struct Banyand: AsyncParsableCommand {
     @Option(help: "Which member of --cluster this is.")
     var id: UInt64?
 
-    @Option(help: "All members as ID=HOST:PORT,... Needed on the first start alone.", transform: Cluster.parse)
+    @Option(
+        help: "All members as ID=HOST:PORT,... Needed on the first start, and when all have moved.",
+        transform: Cluster.parse)
     var cluster: Cluster = Cluster(members: [])
 
-    @Flag(help: "This is the first start of a new cluster's members.")
+    @Flag(help: "This is the first start of a new cluster's members, or of its only one.")
     var bootstrap = false
 
     @Flag(help: "This is the first start of a member that a running cluster will take in: see 'banyan member --help'.")
@@ -154,7 +165,9 @@ struct Banyand: AsyncParsableCommand {
         if let restore {
             let address = cluster.members.first?.address ?? listen ?? ServerOptions.defaultAddress
             do {
-                let contents = try Restore.restore(restore, to: data, id: id ?? 1, address: address)
+                let contents = try Restore.restore(restore, to: data, id: id ?? 1, address: address) {
+                    logger.warning("\($0)")
+                }
                 logger.notice(
                     "restored",
                     metadata: [

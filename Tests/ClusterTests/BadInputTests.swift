@@ -12,7 +12,7 @@ struct BadInputTests {
         let client = cluster.client()
         let revision = try await client.put("/d/file", Array("content".utf8))
         // A new cluster raises its version by a command, which changes the digest.
-        #expect(await cluster.condition { try await client.status().first?.statistics["cluster_version"] == 3 })
+        #expect(await cluster.condition { try await client.status().first?.statistics["cluster_version"] == 4 })
         let before = try await client.status().map(\.digest)
         let big = cluster.folder.appendingPathComponent("big")
         try Data(count: (1 << 20) + 1).write(to: big)
@@ -125,7 +125,8 @@ struct BadInputTests {
             (["--data", used], "another process"), (["--data", foreign.path], "thesis.txt"),
             (["--data", empty, "--id", "1", "--cluster", list], "--bootstrap"),
             (["--data", "/proc/none"], "can't be made"),
-            (["--data", empty, "--listen", cluster.addresses[0]], "can't listen"),
+            (["--data", empty], "--bootstrap"), (["--data", empty, "--id", "1", "--cluster", "1=a:1"], "--bootstrap"),
+            (["--data", empty, "--listen", cluster.addresses[0], "--bootstrap"], "can't listen"),
         ]
         for (arguments, part) in wrong {
             let result = try await cluster.run("banyand", arguments)
@@ -133,6 +134,10 @@ struct BadInputTests {
             #expect(result.errors.contains(part), "\(arguments): \(result.errors)")
         }
         #expect(try FileManager.default.contentsOfDirectory(atPath: foreign.path) == ["thesis.txt"])
+        // What was refused before anything was begun left nothing.
+        let nothing = cluster.folder.appendingPathComponent("nothing").path
+        #expect(try await cluster.run("banyand", ["--data", nothing]).code == 1)
+        #expect(!FileManager.default.fileExists(atPath: nothing))
         try cluster.signal(1, SIGTERM)
         let otherID = try await cluster.run("banyand", ["--data", used, "--id", "2", "--cluster", list])
         #expect(otherID.code == 1)
@@ -143,6 +148,37 @@ struct BadInputTests {
         let damaged = try await cluster.run("banyand", ["--data", used])
         #expect(damaged.code == 1)
         #expect(damaged.errors.contains("not a log of Banyan's"), "\(damaged.errors)")
+    }
+
+    @Test(
+        "a member's files are its own, also those that stood there with other modes, and a file system's are no obstacle"
+    )
+    func privateFiles() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let member = cluster.directory(1)
+        let modes = {
+            try ([""] + FileManager.default.subpathsOfDirectory(atPath: member).map { "/" + $0 }).map { path in
+                let attributes = try FileManager.default.attributesOfItem(atPath: member + path)
+                let isDirectory = attributes[.type] as? FileAttributeType == .typeDirectory
+                let mode = attributes[.posixPermissions] as? Int ?? 0
+                return mode == (isDirectory ? 0o700 : 0o600) ? "" : "\(path) \(String(mode, radix: 8))"
+            }.filter { !$0.isEmpty }
+        }
+        #expect(try modes() == [])
+        try cluster.signal(1, SIGTERM)
+        for path in [""] + (try FileManager.default.subpathsOfDirectory(atPath: member)).map({ "/" + $0 }) {
+            let isDirectory = (try? FileManager.default.contentsOfDirectory(atPath: member + path)) != nil
+            try FileManager.default.setAttributes(
+                [.posixPermissions: isDirectory ? 0o755 : 0o644], ofItemAtPath: member + path)
+        }
+        let foreign = ["/.fuse_hidden0000002a00000001", "/.nfs00000000004a", "/lost+found"]
+        for name in foreign {
+            #expect(FileManager.default.createFile(atPath: member + name, contents: nil))
+            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: member + name)
+        }
+        try cluster.start(1)
+        _ = try await cluster.leader()
+        #expect(try modes() == [])
     }
 
     @Test("a directory that can't be written to is refused, and stays as it was")
@@ -188,7 +224,8 @@ struct BadInputTests {
         let cluster = try await TestCluster.start(members: 1)
         let data = cluster.folder.appendingPathComponent("again").path
         for _ in 0..<2 {
-            let result = try await cluster.run("banyand", ["--data", data, "--listen", cluster.addresses[0]])
+            let result = try await cluster.run(
+                "banyand", ["--data", data, "--listen", cluster.addresses[0], "--bootstrap"])
             #expect(result.code == 1)
             #expect(result.errors.contains("can't listen"), "\(result.errors)")
         }
