@@ -5,6 +5,7 @@ import PackageDescription
 //
 //     banyand   banyan   banyan-load   banyan-sim  thin executables: parse, call, print
 //     Node      Mirror   LoadGenerator Simulator   a running member; the tools' engines
+//     MemberLog                                    the log of a member, on a thread that nobody waits for
 //     Console                                      how programs end
 //     Transport BanyanClient                       sockets
 //     RaftLog   Snapshots                          the durable log and hard state; snapshot files
@@ -113,10 +114,11 @@ let package = Package(
             name: "Simulator", dependencies: ["FileTree", "Raft", "Histories", nioCore, crypto, heap],
             swiftSettings: strict),
         .target(name: "Console", dependencies: ["FileTree", "WireProtocol", arguments], swiftSettings: strict),
+        .target(name: "MemberLog", dependencies: ["Console", "Threads", logging], swiftSettings: strict),
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "Node", "Transport", "WireProtocol", "Console", logging, arguments, nioCore, nioPosix,
+                "Node", "Transport", "WireProtocol", "Console", "MemberLog", logging, arguments, nioCore, nioPosix,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),
         .executableTarget(
@@ -167,6 +169,7 @@ let package = Package(
         .testTarget(
             name: "BanyanClientTests", dependencies: ["BanyanClient", "WireProtocol", nioCore, nioPosix],
             swiftSettings: strict),
+        .testTarget(name: "MemberLogTests", dependencies: ["MemberLog", logging], swiftSettings: strict),
         .testTarget(name: "ConsoleTests", dependencies: ["Console", "FileTree"], swiftSettings: strict),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", nioCore], swiftSettings: strict),
         .testTarget(name: "MirrorTests", dependencies: ["Mirror", "BanyanClient", "FileTree"], swiftSettings: strict),

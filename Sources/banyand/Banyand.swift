@@ -2,6 +2,7 @@ import ArgumentParser
 import Console
 import Glibc
 import Logging
+import MemberLog
 import NIOCore
 import NIOPosix
 import Node
@@ -143,12 +144,10 @@ struct Banyand: AsyncParsableCommand {
 
     func run() async throws {
         let (level, format) = (logLevel, logFormat)
+        let output = LogOutput()
+        defer { output.flush() }
         LoggingSystem.bootstrap { label in
-            var handler: any LogHandler =
-                switch format {
-                case .text: StreamLogHandler.standardError(label: label)
-                case .json: JSONLogHandler(label: label)
-                }
+            var handler = MemberLogHandler(label: label, format: format == .json ? .json : .text, output: output)
             handler.logLevel = level
             return handler
         }
@@ -176,7 +175,7 @@ struct Banyand: AsyncParsableCommand {
                     ])
             } catch { throw CommandFailure("\(error)") }
         }
-        let service = ServerService(options: options, loop: loop, logger: logger)
+        let service = ServerService(options: options, loop: loop, logger: logger, output: output)
         do {
             try await service.prepare()
         } catch {
@@ -197,7 +196,7 @@ final class ServerService: Service {
     private let logger: Logger
     private let server: EventLoopFuture<NIOLoopBound<Server>>
 
-    init(options: ServerOptions, loop: any EventLoop, logger: Logger) {
+    init(options: ServerOptions, loop: any EventLoop, logger: Logger, output: LogOutput) {
         self.options = options
         self.loop = loop
         self.logger = logger
@@ -206,13 +205,15 @@ final class ServerService: Service {
                 options, on: loop, logger: logger,
                 fatal: { reason in
                     logger.critical("this member stops", metadata: ["reason": "\(reason)"])
-                    Console.complain("banyand", reason)
+                    output.say("banyand: \(Shown.line(reason))")
+                    output.flush()
                     // Nothing is left to be saved: what was not synced was not acknowledged.
                     exit(1)
                 },
                 restart: { reason in
                     logger.notice("starting again", metadata: ["reason": "\(reason)"])
                     // On the loop, which so takes in no connection that nobody would answer.
+                    output.flush()
                     loop.execute { Self.startAgain() }
                 })
             return NIOLoopBound(server, eventLoop: loop)
