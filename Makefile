@@ -7,7 +7,7 @@ SWIFT ?= swift
 # rest, at run time, cost puts a tenth and gets a sixth of their rate, and stay in what the tests run.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help run build test bench growth instructions chaos disks failover powercut lint format clean packages python
+.PHONY: help run build test bench growth instructions chaos disks failover powercut intruders lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -68,6 +68,13 @@ RECOVERIES ?= 1000
 powercut: packages ## Cut the power of a member's storage RECOVERIES times, and recover from what a disk would have kept.
 	$(SWIFT) build $(RELEASE) --product banyan-powercut
 	"$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-powercut" --recoveries $(RECOVERIES)
+
+SEEDS ?= 1..10000
+
+intruders: packages ## Let somebody speak in the members' names, in SEEDS simulated runs of each kind.
+	$(SWIFT) build $(RELEASE) --product banyan-sim
+	@sim="$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-sim"; \
+	  $$sim --seeds $(SEEDS) --intruder insane && $$sim --seeds $(SEEDS) --nodes 5 --intruder mutating
 
 lint: ## Check the form of all Swift sources.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests

@@ -111,7 +111,7 @@ let package = Package(
 
         .target(name: "Histories", swiftSettings: strict),
         .target(
-            name: "Simulator", dependencies: ["FileTree", "Raft", "Histories", nioCore, crypto, heap],
+            name: "Simulator", dependencies: ["FileTree", "WireProtocol", "Raft", "Histories", nioCore, crypto, heap],
             swiftSettings: strict),
         .target(name: "Console", dependencies: ["FileTree", "WireProtocol", arguments], swiftSettings: strict),
         .target(name: "MemberLog", dependencies: ["Console", "Threads", logging], swiftSettings: strict),

@@ -12,7 +12,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     var store: Store
     package internal(set) var applied: Applied
     /// Whether `applied` changed since it was last written.
-    private var isAppliedWritten = true
+    var isAppliedWritten = true
     private var sessions: Sessions
     let directories = DirectoryCache()
     let listings = ListingCache()

@@ -43,4 +43,8 @@ package enum Mutant: String, CaseIterable, Sendable {
     case confirmedIndexKept = "confirmed-index-kept"
     /// A peer that is merely slow to answer is sent everything again.
     case lateAcknowledgementTakenForLoss = "late-acknowledgement-taken-for-loss"
+    /// A goodbye ends a member for good, whoever says it.
+    case goodbyeBelieved = "goodbye-believed"
+    /// A restored cluster's revisions go on from the backup's last one.
+    case revisionRepeatedAfterRestore = "revision-repeated-after-restore"
 }

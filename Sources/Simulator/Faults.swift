@@ -17,8 +17,12 @@ struct FaultPlan {
     var limits = Limits()
     /// How often a new leader is asked for a change of membership at once.
     var changesWithLeaderPermille: Int
+    /// Links are like connections: what a member sends another arrives in order, and entries take turns at so many bytes a
+    /// second. Nil where each message goes its own way, at any pace.
+    var bandwidth: UInt64?
 
-    init(using generator: inout SeededGenerator) {
+    /// - Parameter later: a source for the kinds that came later, so that older seeds keep their course without them.
+    init(using generator: inout SeededGenerator, later: inout SeededGenerator) {
         lossPermille = [0, 0, 10, 50, 200][Int.random(in: 0..<5, using: &generator)]
         duplicationPermille = [0, 0, 20, 100][Int.random(in: 0..<4, using: &generator)]
         let slow = [1, 5, 40, 150][Int.random(in: 0..<4, using: &generator)] as Nanoseconds
@@ -29,13 +33,26 @@ struct FaultPlan {
         meanTimes = [:]
         // When too much happens at once nobody leads for long, and little can go wrong.
         let pace = [1, 3, 10][Int.random(in: 0..<3, using: &generator)] as Nanoseconds
-        for fault in Fault.allCases where fault.isTimed && Int.random(in: 0..<3, using: &generator) > 0 {
-            meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &generator)) * pace * 1_000_000
+        for fault in Fault.allCases where fault.isTimed {
+            var source = fault.cameLater ? later : generator
+            if Int.random(in: 0..<3, using: &source) > 0 {
+                meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &source)) * pace * 1_000_000
+            }
+            if fault.cameLater { later = source } else { generator = source }
         }
         limits.messageBytesMax = [1 << 20, 300, 50][Int.random(in: 0..<3, using: &generator)]
         limits.messagesInFlightMax = [128, 4, 1][Int.random(in: 0..<3, using: &generator)]
         limits.windowBytesMax = [8 << 20, 2000, 200][Int.random(in: 0..<3, using: &generator)]
         changesWithLeaderPermille = [0, 100, 500][Int.random(in: 0..<3, using: &generator)]
+        bandwidth = [nil, nil, 5_000, 20_000, 1_000_000][Int.random(in: 0..<5, using: &later)]
+    }
+
+    /// Without chance: nothing is lost, and nothing happens but what the scenario says.
+    init(_ scenario: Scenario) {
+        (lossPermille, duplicationPermille, driftPermille, changesWithLeaderPermille) = (0, 0, 0, 0)
+        meanTimes = [:]
+        (delay, diskDelay, bandwidth) = (scenario.delay, scenario.diskDelay, scenario.bandwidth)
+        limits = scenario.limits
     }
 
     /// Leaves out kinds of faults, as the shrinking of a failing run tries.
@@ -45,6 +62,7 @@ struct FaultPlan {
         if kinds.contains(.duplication) { duplicationPermille = 0 }
         if kinds.contains(.drift) { driftPermille = 0 }
         if kinds.contains(.membership) { changesWithLeaderPermille = 0 }
+        if kinds.contains(.narrowLinks) { bandwidth = nil }
     }
 }
 
@@ -70,6 +88,8 @@ package enum Fault: String, CaseIterable, Sendable {
     case alternatingLeaders = "alternating-leaders"
     /// A member's disk takes twenty times as long.
     case slowDisk = "slow-disk"
+    /// A member's disk completes nothing for a while, or two members' disks, or all; the processes and their network go on.
+    case stalledDisk = "stalled-disk"
     /// A member's disk has no room: its process ends, and nothing of what was under way is there.
     case fullDisk = "full-disk"
     /// A sync fails: nobody knows what reached the disk, and the process ends.
@@ -81,9 +101,16 @@ package enum Fault: String, CaseIterable, Sendable {
     /// No faults, but changes at a bad moment: the leader is asked to hand over, or members come, go, and vote.
     case transfer
     case membership
-    /// Kinds that do not begin at a moment: messages are lost or come twice, clocks run fast or slow.
+    /// Somebody begins a new cluster with a backup of this one, while this one goes on.
+    case restore
+    /// Kinds that do not begin at a moment: messages are lost or come twice, clocks run fast or slow, links carry few bytes
+    /// a second.
     case loss, duplication, drift
+    case narrowLinks = "narrow-links"
 
     /// Whether it begins at a moment.
-    var isTimed: Bool { ![.loss, .duplication, .drift].contains(self) }
+    var isTimed: Bool { ![.loss, .duplication, .drift, .narrowLinks].contains(self) }
+
+    /// Whether it was added when there were seeds to keep.
+    fileprivate var cameLater: Bool { self == .stalledDisk || self == .restore }
 }

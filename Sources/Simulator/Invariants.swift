@@ -40,8 +40,16 @@ struct Invariants {
     private var committedIn: [Term] = [1]
     /// The digests after each applied index, from index 1 on.
     private var digests: [StateDigest] = []
+    /// The revisions that other clusters gave out, which had begun with this one's tree.
+    private var elsewhere: [ClosedRange<Index>] = []
 
-    init(members: Int) { seen = Array(repeating: Seen(), count: members) }
+    /// Nothing is checked: whoever forges what only a proof could stop breaks any promise.
+    private let isIdle: Bool
+
+    init(members: Int, isIdle: Bool = false) {
+        seen = Array(repeating: Seen(), count: members)
+        self.isIdle = isIdle
+    }
 
     /// Makes room for one more member.
     mutating func add() { seen.append(Seen()) }
@@ -53,6 +61,7 @@ struct Invariants {
     // MARK: a member's step
 
     mutating func stepped(_ core: RaftCore, member: Int) throws(Violation) {
+        if isIdle { return }
         let before = seen[member]
         try check(core.term >= before.term, "terms never fall", "member \(member + 1): \(before.term) to \(core.term)")
         try check(
@@ -106,10 +115,21 @@ struct Invariants {
                 try check(
                     index == UInt64(committed.count) + 1, "committed without gaps",
                     "member \(member + 1) commits \(index) before anybody knew of \(committed.count + 1)")
+                try check(
+                    !elsewhere.contains { $0.contains(index) }, "no revision is given twice",
+                    "\(index) was given by a cluster that was restored")
                 committed.append(term)
                 committedIn.append(core.term)
             }
         }
+    }
+
+    /// A cluster that began with this one's tree gave out revisions.
+    mutating func gaveElsewhere(_ revisions: ClosedRange<Index>) throws(Violation) {
+        try check(
+            revisions.lowerBound > UInt64(committed.count) && !elsewhere.contains { $0.overlaps(revisions) },
+            "no revision is given twice", "a restored cluster gave \(revisions)")
+        elsewhere.append(revisions)
     }
 
     // MARK: a member's log, state and disk
@@ -117,6 +137,7 @@ struct Invariants {
     mutating func appended(
         _ entry: SimulatedEntry, after previousTerm: Term, replacing old: Configuration?
     ) throws(Violation) {
+        if isIdle { return }
         if let new = entry.configuration, let old {
             try check(
                 Self.majoritiesOverlap(old, new), "majorities overlap",
@@ -142,6 +163,7 @@ struct Invariants {
     }
 
     mutating func applied(_ index: Index, _ state: Applied, member: Int, now: Nanoseconds) throws(Violation) {
+        if isIdle { return }
         let digest = state.digest
         // Every member's clock began at one second, and runs at most a tenth too fast.
         try check(
@@ -161,6 +183,7 @@ struct Invariants {
 
     /// A promise leaves a member: its disk must keep it.
     func promised(_ message: Message, disk: SimulatedDisk, core: RaftCore, member: Int) throws(Violation) {
+        if isIdle { return }
         switch message.body {
         case .appendResponse(.accepted(let match)):
             let isKept =
@@ -188,6 +211,7 @@ struct Invariants {
     func acknowledged(
         _ index: Index, term: Term, members: [SimulatedMember], _ configurations: [Configuration]
     ) throws(Violation) {
+        if isIdle { return }
         let holders = members.filter { $0.disk.compactedIndex >= index || $0.disk.term(at: index) == term }.map(\.id)
         try check(
             configurations.contains { $0.isQuorum { holders.contains($0) } }, "acknowledged on a majority",
@@ -196,6 +220,7 @@ struct Invariants {
 
     /// What a member finds on its disk when it starts again.
     func found(state: Index, disk: SimulatedDisk, member: Int) throws(Violation) {
+        if isIdle { return }
         try check(
             state <= disk.lastIndex, "the state never leads the log",
             "member \(member + 1): state at \(state), log to \(disk.lastIndex)")

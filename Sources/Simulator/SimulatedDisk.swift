@@ -1,6 +1,7 @@
 import FileTree
 import NIOCore
 import Raft
+import WireProtocol
 
 /// An entry with its payload, as a log holds it.
 struct SimulatedEntry {
@@ -8,6 +9,12 @@ struct SimulatedEntry {
     var payload: ByteBuffer
     /// What the payload of a configuration's entry says.
     var configuration: Configuration?
+
+    static func payload(_ configuration: Configuration) -> ByteBuffer {
+        var payload = ByteBuffer()
+        configuration.write(to: &payload)
+        return payload
+    }
 }
 
 /// A member's disk: what a power cut would leave, and what is on its way there.
@@ -118,6 +125,23 @@ struct SimulatedDisk {
         entries.removeFirst(min(entries.count, Int(metadata.index - compactedIndex)))
         (compactedIndex, compactedTerm, base) = (metadata.index, metadata.term, metadata.configuration)
         damaged = damaged.filter { $0 > metadata.index }
+    }
+
+    /// Becomes that of a new cluster's only member, with what is there.
+    mutating func startOver(alone configuration: Configuration) {
+        let payload = SimulatedEntry.payload(configuration)
+        let term = (entries.last?.header.term ?? compactedTerm) + 1
+        let header = EntryHeader(
+            index: lastIndex + 1, term: term, kind: .configuration, size: UInt32(28 + payload.readableBytes))
+        entries.append(SimulatedEntry(header: header, payload: payload, configuration: configuration))
+        hardState = HardState(term: term, vote: nil, commit: header.index)
+        commitWhenSaved = header.index
+    }
+
+    /// Becomes that of a new cluster's only member, with this state, whose log begins behind `index`.
+    mutating func begin(_ configuration: Configuration, state: MemoryStore, behind index: Index, _ term: Term) {
+        (self.state, compactedIndex, compactedTerm, base) = (state, index, term, configuration)
+        startOver(alone: configuration)
     }
 
     /// The power goes. `isFull`: there was no room for what was under way.

@@ -1,6 +1,7 @@
 import FileTree
 import NIOCore
 import Raft
+import WireProtocol
 
 /// A member under simulation: the real core and the real tree, and what stands around them in a server, without threads.
 final class SimulatedMember {
@@ -19,6 +20,7 @@ final class SimulatedMember {
         var entriesToRead: [EntriesRequest] = []
         var snapshots: [PeerID] = []
         var answers: [(waiter: Waiter, answer: Answer)] = []
+        var offences: [Offence] = []
         /// Rare branches that were taken.
         var branches: [Branch] = []
     }
@@ -28,6 +30,13 @@ final class SimulatedMember {
         var message: Message
         var entries: [SimulatedEntry] = []
         var snapshot: MemoryStore?
+    }
+
+    private struct WaitingRead {
+        var index: Index
+        var waiter: Waiter
+        var query: ByteBuffer
+        var since: Nanoseconds
     }
 
     enum Answer {
@@ -57,7 +66,7 @@ final class SimulatedMember {
     private var completedWrite: UInt64 = 0
     private var waiters: [Index: Waiter] = [:]
     private var reads: [UInt64: (waiter: Waiter, query: ByteBuffer, isLease: Bool)] = [:]
-    private var waitingReads: [(index: Index, waiter: Waiter, query: ByteBuffer)] = []
+    private var waitingReads: [WaitingRead] = []
     private var lastContext: UInt64
     private var receivedState: MemoryStore?
     /// Grows with each life of the process: what was meant for an earlier one is lost.
@@ -83,12 +92,30 @@ final class SimulatedMember {
     }
 
     var isRunning: Bool { core != nil }
+    /// What it holds more of than it may, in words.
+    var exceededBound: String? {
+        if let exceeded = core?.exceededBound { return exceeded }
+        let held = [("promises", held.count), ("reads", reads.count + waitingReads.count), ("writes", waiters.count)]
+        return held.first { $0.1 > 10_000 }.map { "\($0.1) \($0.0)" }
+    }
     var durableIndex: Index { (try? State(disk.state))?.tree.applied.index ?? 0 }
     var digest: StateDigest? { state?.tree.applied.digest }
     var logTime: UInt64 { state?.tree.applied.logTime ?? 0 }
 
     /// A member whose disk lost what it had acknowledged can't take part any more: it has to be replaced.
     private(set) var isLost = false
+    /// It ended at somebody's word, and will not start again.
+    private(set) var hasEnded = false
+    var canStart: Bool { !isRunning && !isLost && !hasEnded }
+
+    /// A peer closed the connection and said why. Whatever it said, this member goes on.
+    func hear(_ goodbye: Goodbye) {
+        guard mutant == .goodbyeBelieved, goodbye.code == .recovered else { return }
+        hasEnded = true
+        core = nil
+        state = nil
+        life += 1
+    }
 
     /// The disk is wiped, or rotten where it can't be read any more.
     func lose() {
@@ -210,6 +237,7 @@ final class SimulatedMember {
             return Requests()
         }
         let found = log.filter { $0.header.index >= request.first && $0.header.index <= request.last }
+            .prefix(bytesMax: request.bytesMax)
         return try step(
             .entriesRead(peer: request.peer, entries: found.map(\.header)), now: now, &invariants)
     }
@@ -369,10 +397,10 @@ final class SimulatedMember {
         while (log.last?.header.index ?? core.log.compactedIndex) < core.log.lastIndex {
             let index = (log.last?.header.index ?? core.log.compactedIndex) + 1
             let configuration = core.log.configurations(in: index..<index + 1).first?.configuration
+            let payload = configuration.map(SimulatedEntry.payload) ?? ByteBuffer()
             let header = EntryHeader(
-                index: index, term: core.term, kind: configuration == nil ? .noOperation : .configuration, size: 28)
-            // What the state keeps of it need only tell one from another.
-            let payload = configuration.map { ByteBuffer(string: "\($0)") } ?? ByteBuffer()
+                index: index, term: core.term, kind: configuration == nil ? .noOperation : .configuration,
+                size: UInt32(28 + payload.readableBytes))
             try keep([SimulatedEntry(header: header, payload: payload, configuration: configuration)], &invariants)
         }
     }
@@ -403,17 +431,14 @@ final class SimulatedMember {
             guard let (waiter, query, isLease) = reads.removeValue(forKey: state.context) else { continue }
             if isLease { requests.branches.append(state.index == nil ? .leaseRefused : .leaseRead) }
             if let index = state.index {
-                waitingReads.append((index, waiter, query))
+                waitingReads.append(
+                    WaitingRead(index: index, waiter: waiter, query: query, since: core?.now ?? 0))
             } else {
                 requests.answers.append((waiter, isLease ? .noLease : .refused))
             }
         }
         try answerReads(&requests)
-        if let offence = output.offences.first {
-            throw Invariants.Violation(
-                invariant: "no member sends what no sound one would",
-                detail: "member \(position + 1) hears from \(offence.peer): \(offence.kind.rawValue)")
-        }
+        requests.offences += output.offences
         requests.entriesToRead += output.entriesToRead
         if !output.entriesToRead.isEmpty { requests.branches.append(.readFromDisk) }
         requests.snapshots += output.snapshotsToSend
@@ -469,8 +494,9 @@ final class SimulatedMember {
 
     private func answerReads(_ requests: inout Requests) throws {
         guard let state else { return }
-        var rest: [(index: Index, waiter: Waiter, query: ByteBuffer)] = []
-        for read in waitingReads {
+        var rest: [WaitingRead] = []
+        // Their clients wait no longer than that.
+        for read in waitingReads where (core?.now ?? 0) - read.since < 5_000_000_000 {
             guard read.index <= executed else {
                 rest.append(read)
                 continue
@@ -493,5 +519,18 @@ extension SimulatedMember.Requests {
         snapshots = other.snapshots + snapshots
         answers = other.answers + answers
         branches = other.branches + branches
+        offences = other.offences + offences
+    }
+}
+
+extension [SimulatedEntry] {
+    /// Stops before the entry that would exceed that many bytes, but has one at least.
+    fileprivate func prefix(bytesMax: Int) -> ArraySlice<SimulatedEntry> {
+        var bytes = 0
+        for (position, entry) in enumerated() {
+            bytes += Int(entry.header.size)
+            if bytes > bytesMax, position > 0 { return self[..<position] }
+        }
+        return self[...]
     }
 }

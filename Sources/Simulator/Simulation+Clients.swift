@@ -120,6 +120,7 @@ extension Simulation {
             retry(client)
         case .notLeader(let leader):
             clients[client].leader = leader.map { position(of: $0) }
+                .flatMap { members.indices.contains($0) ? $0 : nil }
             retry(client)
         case .refused:
             clients[client].leader = nil
@@ -173,6 +174,6 @@ extension Simulation {
         clients[client].request = nil
         clients[client].operation = nil
         clients[client].isOpening = false
-        schedule(.act(client: client), in: random(1_000_000...100_000_000))
+        schedule(.act(client: client), in: random(1_000_000...(options.scenario?.thinkingTime ?? 100_000_000)))
     }
 }

@@ -19,6 +19,10 @@ package final class Simulation {
         package var mutant: Mutant?
         /// Kinds of faults that are left out.
         package var without: Set<Fault> = []
+        /// Runs this instead of what the seed's plan would do; `steps` counts for nothing then.
+        package var scenario: Scenario?
+        /// Who speaks in the members' names.
+        package var intruder: Intruder.Kind?
         /// Whether a line is kept for each thing that happens.
         package var isTraced = false
 
@@ -37,6 +41,11 @@ package final class Simulation {
         package var branches: [Branch: Int] = [:]
         package var history: [Operation] = []
         package var elections = 0
+        /// Entries sent over links that keep their order, each as often as it was; and those that were sent before.
+        package var entriesSent = 0
+        package var entriesSentAgain = 0
+        /// What became of an intruder's frames.
+        package var intrusions = Intrusions()
         package var snapshots = 0
         /// The invariant that did not hold, and how that showed.
         package var violation: (invariant: String, detail: String)?
@@ -60,6 +69,8 @@ package final class Simulation {
         case resume(Int)
         case heal(from: Int, to: Int)
         case quickenDisk(Int)
+        case scenario(Scenario.Step)
+        case intrude
         case alternate(Alternation)
     }
 
@@ -73,7 +84,7 @@ package final class Simulation {
         static func == (left: Event, right: Event) -> Bool { left.number == right.number }
     }
 
-    private let options: Options
+    let options: Options
     var generator: SeededGenerator
     var plan: FaultPlan
     let configuration: Configuration
@@ -83,9 +94,16 @@ package final class Simulation {
     var members: [SimulatedMember] = []
     var invariants: Invariants
     private var queue = Heap<Event>()
+    var eventsWaiting: Int { queue.count }
     private var lastNumber: UInt64 = 0
     var time: Nanoseconds = 0
-    private var report: Report
+    var report: Report
+    var intruder: Intruder?
+    private var resending = Resending()
+    /// Of each link that keeps its order: until when the entries on it take their turns, and when what was said last arrives,
+    /// on the lane of entries and on the other.
+    private var turnsUntil: [[Nanoseconds]] = []
+    private var lastArrival: [[(entries: Nanoseconds, other: Nanoseconds)]] = []
 
     // Faults under way.
     var isCut: [[Bool]] = []
@@ -94,6 +112,7 @@ package final class Simulation {
     /// What waits for a member that stands still, in order.
     private var deferred: [[Happening]] = []
     var isDiskSlow: [Bool] = []
+    var diskStallsUntil: [Nanoseconds] = []
     private var drift: [Int] = []
     /// The write that each member's disk is syncing, with all before it, and the last that waits: group commit.
     var syncing: [UInt64?] = []
@@ -101,6 +120,8 @@ package final class Simulation {
     /// When each state thread has done what it was given.
     private var stateFreeAt: [Nanoseconds] = []
     var isCalm = false
+    /// States that somebody kept.
+    var backups: [MemoryStore] = []
 
     // Clients.
     var clients: [SimulatedClient]
@@ -111,16 +132,23 @@ package final class Simulation {
     package init(_ options: Options) {
         self.options = options
         var generator = SeededGenerator(seed: options.seed)
-        plan = FaultPlan(using: &generator)
-        plan.leaveOut(options.without)
+        var later = SeededGenerator(seed: ~options.seed)
+        if let scenario = options.scenario {
+            plan = FaultPlan(scenario)
+        } else {
+            plan = FaultPlan(using: &generator, later: &later)
+            plan.leaveOut(options.without)
+        }
+        intruder = (options.intruder ?? options.mutant?.intruder).map { Intruder($0, using: &later) }
+        if intruder?.kind == .mutating { plan.leaveOut(Intruder.faultsWithoutMutating) }
         founders = options.members
         configuration = Configuration(
             clusterID: 1,
             members: (1...founders).map { Member(id: UInt64($0), peer: PeerID(UInt64($0)), address: "\($0)") })
         genesis = SimulatedEntry(
             header: EntryHeader(index: 1, term: 1, kind: .configuration, size: 40),
-            payload: ByteBuffer(string: "\(configuration)"), configuration: configuration)
-        invariants = Invariants(members: 0)
+            payload: SimulatedEntry.payload(configuration), configuration: configuration)
+        invariants = Invariants(members: 0, isIdle: intruder?.kind == .mutating)
         clients = (0..<Self.clientCount).map { _ in SimulatedClient() }
         report = Report(seed: options.seed)
         self.generator = generator
@@ -130,6 +158,7 @@ package final class Simulation {
                 switch kind {
                 case .loss: plan.lossPermille > 0
                 case .duplication: plan.duplicationPermille > 0
+                case .narrowLinks: plan.bandwidth != nil
                 default: plan.driftPermille > 0
                 }
             if isThere { note(kind) }
@@ -148,6 +177,12 @@ package final class Simulation {
         isCut.append(Array(repeating: false, count: position + 1))
         for other in isLinkSlow.indices { isLinkSlow[other].append(false) }
         isLinkSlow.append(Array(repeating: false, count: position + 1))
+        for other in turnsUntil.indices { turnsUntil[other].append(0) }
+        turnsUntil.append(Array(repeating: 0, count: position + 1))
+        for other in lastArrival.indices { lastArrival[other].append((0, 0)) }
+        lastArrival.append(Array(repeating: (0, 0), count: position + 1))
+        resending.addMember()
+        diskStallsUntil.append(0)
         pausedUntil.append(0)
         deferred.append([])
         isDiskSlow.append(false)
@@ -166,7 +201,13 @@ package final class Simulation {
             for member in members.indices { try start(member) }
             for client in clients.indices { schedule(.act(client: client), in: 1_000_000) }
             for fault in Fault.allCases { scheduleFault(fault) }
-            while report.steps < options.steps, let event = queue.popMin() { try happen(event) }
+            for (moment, step) in options.scenario?.steps ?? [] { schedule(.scenario(step), at: moment) }
+            if intruder != nil { schedule(.intrude, in: 100_000_000) }
+            while isFirstPhase, let event = queue.popMin() { try happen(event) }
+            guard intruder?.kind != .mutating else {
+                try serveAgain()
+                return finished()
+            }
             try settle()
             let (file, undecided) = Linearizability.violation(in: history)
             report.undecided = undecided
@@ -181,9 +222,18 @@ package final class Simulation {
         } catch {
             report.violation = ("no member fails", "\(error)")
         }
+        return finished()
+    }
+
+    private var isFirstPhase: Bool {
+        if let scenario = options.scenario { time < scenario.length } else { report.steps < options.steps }
+    }
+
+    private func finished() -> Report {
         report.simulated = time
         report.operations = history.count
         report.history = history
+        (report.entriesSent, report.entriesSentAgain) = (resending.sent, resending.again)
         return report
     }
 
@@ -235,6 +285,10 @@ package final class Simulation {
         case .deliver(let envelope): try deliver(envelope)
         case .saved(let member, let life, let write):
             guard isAlive(member, life) else { return }
+            guard diskStallsUntil[member] <= time else {
+                schedule(happening, at: diskStallsUntil[member])
+                return
+            }
             syncing[member] = nil
             try perform(member, members[member].saved(write, now: clock(of: member), &invariants))
         case .execute(let member, let life, let range):
@@ -245,12 +299,14 @@ package final class Simulation {
             try perform(member, members[member].entriesRead(request, now: clock(of: member), &invariants))
         case .snapshotEnded(let member, let life, let peer, let installed):
             guard isAlive(member, life) else { return }
+            resending.startOver(member, position(of: peer))
             try perform(
                 member,
                 members[member].snapshotEnded(peer, installed: installed, now: clock(of: member), &invariants))
         case .commitState(let member, let life):
             guard isAlive(member, life) else { return }
             schedule(.commitState(member, life: life), in: random(50_000_000...1_000_000_000))
+            guard diskStallsUntil[member] <= time else { return }
             let tail = UInt64.random(in: 0...30, using: &generator)
             try perform(
                 member, members[member].commitState(keeping: tail, now: clock(of: member), &invariants))
@@ -263,12 +319,14 @@ package final class Simulation {
             try begin(fault)
             scheduleFault(fault)
         case .resume(let member): if pausedUntil[member] <= time { try resume(member) }
-        case .restart(let member): if !members[member].isRunning, !members[member].isLost { try start(member) }
+        case .restart(let member): if members[member].canStart { try start(member) }
         case .heal(let from, let to):
             isCut[from][to] = false
             isLinkSlow[from][to] = false
         case .quickenDisk(let member): isDiskSlow[member] = false
         case .alternate(let alternation): try go(on: alternation)
+        case .scenario(let step): try take(step)
+        case .intrude: try intrude()
         }
     }
 
@@ -297,7 +355,8 @@ package final class Simulation {
         }
     }
 
-    func position(of peer: PeerID) -> Int { Int(peer.rawValue) - 1 }
+    /// Beyond all members for whom nobody knows.
+    func position(of peer: PeerID) -> Int { Int(clamping: peer.rawValue) - 1 }
 
     private func isAlive(_ member: Int, _ life: Int) -> Bool {
         members[member].isRunning && members[member].life == life
@@ -310,6 +369,7 @@ package final class Simulation {
             trace("\(member + 1) can't start: its log is damaged")
             return
         }
+        resending.startOver(member)
         trace("\(member + 1) starts, term \(members[member].core?.term ?? 0)")
         let life = members[member].life
         (syncing[member], waitingWrite[member]) = (nil, nil)
@@ -321,7 +381,11 @@ package final class Simulation {
 
     private func deliver(_ envelope: SimulatedMember.Envelope) throws {
         let (from, to) = (position(of: envelope.message.from), position(of: envelope.message.to))
-        guard members[to].isRunning, !isCut[from][to] else { return }
+        guard members[to].isRunning, !isCut[from][to] else {
+            resending.startOver(from, to)
+            return
+        }
+        if case .appendResponse(.rejected) = envelope.message.body { resending.startOver(from, to) }
         let before = (members[to].core?.role, members[to].core?.term)
         trace("\(from + 1) > \(to + 1)  \(envelope.message.term)  \(envelope.message.body.summary)")
         let requests = try members[to].receive(envelope, now: clock(of: to), &invariants)
@@ -329,6 +393,7 @@ package final class Simulation {
         if case .timeoutNow = envelope.message.body, members[to].core?.role == .candidate { note(.handedOver) }
         if case .installSnapshot(let snapshot) = envelope.message.body, members[from].isRunning {
             report.snapshots += 1
+            resending.startOver(from, to)
             schedule(
                 .snapshotEnded(from, life: members[from].life, envelope.message.to, installed: snapshot.index),
                 in: random(plan.delay))
@@ -336,7 +401,7 @@ package final class Simulation {
         try perform(to, requests)
     }
 
-    private func noteRole(of member: Int, _ before: (role: Role?, term: Term?)) throws {
+    func noteRole(of member: Int, _ before: (role: Role?, term: Term?)) throws {
         guard let core = members[member].core, before.role != core.role || before.term != core.term else { return }
         trace("\(member + 1) is \(core.role.rawValue) in term \(core.term)")
         guard core.role == .leader, before.role != .leader else { return }
@@ -357,7 +422,12 @@ package final class Simulation {
             let delay = random(plan.diskDelay) * (isDiskSlow[member] ? 20 : 1)
             schedule(.saved(member, life: life, write: write), in: delay)
         }
-        for envelope in requests.messages { send(envelope) }
+        if let offence = requests.offences.first, intruder?.kind != .mutating {
+            throw Invariants.Violation(
+                invariant: "no member sends what no sound one would",
+                detail: "member \(member + 1) hears from \(offence.peer): \(offence.kind.rawValue)")
+        }
+        for envelope in requests.messages { try send(envelope) }
         for range in requests.executions {
             stateFreeAt[member] = max(stateFreeAt[member], time) + random(10_000...2_000_000)
             schedule(.execute(member, life: life, range), at: stateFreeAt[member])
@@ -380,17 +450,51 @@ package final class Simulation {
 
     func isLost() -> Bool { !isCalm && happens(permille: plan.lossPermille) }
 
-    private func send(_ envelope: SimulatedMember.Envelope) {
-        guard !isLost() else { return }
-        let isSlow = isLinkSlow[position(of: envelope.message.from)][position(of: envelope.message.to)]
-        schedule(.deliver(envelope), in: random(plan.delay) * (isSlow ? 20 : 1))
+    private func send(_ envelope: SimulatedMember.Envelope) throws {
+        let (from, to) = (position(of: envelope.message.from), position(of: envelope.message.to))
+        // Whom a forged message made a member speak to need not exist.
+        guard members.indices.contains(to) else { return }
+        intruder?.overhear(envelope)
+        if plan.bandwidth != nil, case .append(let append) = envelope.message.body, !append.entries.isEmpty {
+            let copies = resending.send(append, term: envelope.message.term, from: from, to: to)
+            if copies > Self.copiesMax, intruder == nil {
+                throw Invariants.Violation(
+                    invariant: "what is merely late is not sent again",
+                    detail: "member \(from + 1) sends an entry to \(to + 1) the \(copies)th time, and none was lost")
+            }
+        }
+        guard !isLost() else {
+            resending.startOver(from, to)
+            return
+        }
+        schedule(.deliver(envelope), at: arrival(of: envelope, from, to))
         if !isCalm, happens(permille: plan.duplicationPermille) {
+            resending.startOver(from, to)
             schedule(.deliver(envelope), in: random(plan.delay) * 3)
         }
     }
 
+    /// What a leader sends again without having been refused: the probe of one that has just begun, perhaps.
+    private static let copiesMax = 3
+
+    /// When a message that is sent now will be there.
+    private func arrival(of envelope: SimulatedMember.Envelope, _ from: Int, _ to: Int) -> Nanoseconds {
+        let delay = random(plan.delay) * (isLinkSlow[from][to] ? 20 : 1)
+        guard let bandwidth = plan.bandwidth else { return time + delay }
+        guard case .append(let append) = envelope.message.body else {
+            lastArrival[from][to].other = max(lastArrival[from][to].other, time + delay)
+            return lastArrival[from][to].other
+        }
+        let bytes = append.entries.reduce(0) { $0 + UInt64($1.size) }
+        turnsUntil[from][to] = max(turnsUntil[from][to], time) + bytes * 1_000_000_000 / bandwidth
+        lastArrival[from][to].entries = max(lastArrival[from][to].entries, turnsUntil[from][to] + delay)
+        return lastArrival[from][to].entries
+    }
+
     private func sendSnapshot(from member: Int, to peer: PeerID) throws {
         let life = members[member].life
+        guard members.indices.contains(position(of: peer)) else { return }
+        resending.startOver(member, position(of: peer))
         // A snapshot with a flipped bit is refused by whoever receives it.
         let isDamaged = !isCalm && plan.meanTimes[.flippedBit] != nil && happens(permille: 100)
         if isDamaged { note(.flippedBit) }
@@ -400,6 +504,7 @@ package final class Simulation {
             schedule(.snapshotEnded(member, life: life, peer, installed: nil), in: 500_000_000)
             return
         }
+        intruder?.overhear(envelope)
         schedule(.deliver(envelope), in: random(plan.delay) * 5)
         // A transfer that gets no answer is given up.
         schedule(.snapshotEnded(member, life: life, peer, installed: nil), in: 5_000_000_000)
@@ -410,10 +515,7 @@ package final class Simulation {
     /// Faults stop around a majority, which must serve writes; then they stop for all, who must agree. Each within
     /// simulated time.
     private func settle() throws {
-        isCalm = true
-        trace("all faults end")
-        plan.delay = 100_000...2_000_000
-        plan.diskDelay = 50_000...2_000_000
+        endFaults()
         // Those that stay away are a minority of each configuration that a log holds, and no disk of theirs is needed.
         var away =
             Int.random(in: 0..<2, using: &generator) == 0 ? members.firstIndex { !$0.isRunning && !$0.isLost } : nil
@@ -425,13 +527,7 @@ package final class Simulation {
             }
             if !isEnough { away = nil }
         }
-        for member in members.indices {
-            pausedUntil[member] = time
-            try resume(member)
-            isDiskSlow[member] = false
-            for other in members.indices { (isCut[member][other], isLinkSlow[member][other]) = (false, false) }
-            if !members[member].isRunning, !members[member].isLost, member != away { try start(member) }
-        }
+        for member in members.indices { try recover(member, starts: member != away) }
         let acknowledged = history.count { $0.outcome == .done }
         try run(for: 30_000_000_000, "progress after the faults", "no write was acknowledged within 30 s") {
             history.count { $0.outcome == .done } > acknowledged + 3
@@ -449,6 +545,27 @@ package final class Simulation {
         }
     }
 
+    func endFaults() {
+        isCalm = true
+        trace("all faults end")
+        plan.delay = 100_000...2_000_000
+        plan.diskDelay = 50_000...2_000_000
+        if plan.bandwidth != nil { plan.bandwidth = 1 << 40 }
+    }
+
+    /// Ends what one member suffers from.
+    func recover(_ member: Int, starts: Bool) throws {
+        pausedUntil[member] = time
+        try resume(member)
+        isDiskSlow[member] = false
+        diskStallsUntil[member] = time
+        for other in members.indices {
+            (isCut[member][other], isLinkSlow[member][other]) = (false, false)
+            turnsUntil[member][other] = time
+        }
+        if members[member].canStart, starts { try start(member) }
+    }
+
     /// The members of the newest leader's configuration that can take part.
     private var present: [SimulatedMember] {
         let leaders = members.filter { $0.core?.role == .leader }
@@ -461,13 +578,19 @@ package final class Simulation {
 
     var isOver = false
 
-    private func run(
+    /// More than the longest run ever took.
+    private static let stepsMax = 3_000_000
+
+    func run(
         for limit: Nanoseconds, _ invariant: String, _ detail: String, until holds: () -> Bool
     ) throws {
         let end = time + limit
         while !holds() {
             guard let event = queue.popMin(), event.time <= end else {
                 throw Invariants.Violation(invariant: invariant, detail: detail)
+            }
+            guard report.steps < options.steps + Self.stepsMax else {
+                throw Invariants.Violation(invariant: "what happens ends", detail: "\(report.steps) steps")
             }
             try happen(event)
         }

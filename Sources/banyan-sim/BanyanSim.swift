@@ -19,6 +19,12 @@ struct BanyanSim: AsyncParsableCommand {
             Histories of clients, the simulation's and those of 'banyan-load --workload register', are JSON lines:
               banyan-sim --seed 42 --history seed-42.jsonl
               banyan-sim --check seed-42.jsonl
+            An intruder speaks in the members' names. 'insane' says only what no sound cluster could have sent, and all \
+            invariants must hold; 'mutating' changes what it hears, and when it falls silent service must come back. How \
+            many of its frames were refused, for which reasons, and how many got through is printed; none of either is a \
+            failure:
+              banyan-sim --seeds 1..10000 --intruder insane
+              banyan-sim --seeds 1..10000 --intruder mutating
             Exit code 1: something broke.
             """)
 
@@ -27,6 +33,11 @@ struct BanyanSim: AsyncParsableCommand {
     @Option(help: "Events of a run before its faults stop.") var steps = 10_000
     @Option(help: "How many members.") var nodes = 3
     @Option(help: "Plant this fault; with --mutant list all are named.") var mutant: String?
+    @Option(
+        help: ArgumentHelp(
+            "Let somebody speak in the members' names: \(Intruder.Kind.allCases.map(\.rawValue).joined(separator: ", ")).",
+            valueName: "kind"))
+    var intruder: Intruder.Kind?
     @Option(help: ArgumentHelp("Write the trace of --seed here; - is standard output.", valueName: "file"))
     var trace: String?
     @Option(help: ArgumentHelp("Write what the clients of --seed did here, as JSON lines.", valueName: "file"))
@@ -73,6 +84,7 @@ struct BanyanSim: AsyncParsableCommand {
         var options = Simulation.Options(seed: seed)
         (options.steps, options.members, options.mutant) = (steps, nodes, mutant.flatMap(Mutant.init(rawValue:)))
         options.without = Set(without.kinds)
+        options.intruder = intruder
         return options
     }
 
@@ -137,7 +149,8 @@ struct BanyanSim: AsyncParsableCommand {
         throw CommandFailure(
             "seed \(options.seed) breaks '\(shown.invariant)': \(shown.detail); its trace is in \(file); repeat it with "
                 + "'banyan-sim --seed \(options.seed) --steps \(options.steps) --nodes \(nodes)"
-                + (mutant.map { " --mutant \($0)" } ?? "") + (kinds.isEmpty ? "" : " --without \(kinds)")
+                + (mutant.map { " --mutant \($0)" } ?? "") + (intruder.map { " --intruder \($0.rawValue)" } ?? "")
+                + (kinds.isEmpty ? "" : " --without \(kinds)")
                 + " --no-shrink'")
     }
 
@@ -180,6 +193,9 @@ struct BanyanSim: AsyncParsableCommand {
         let seconds = (ContinuousClock.now - began) / .seconds(1)
         print(total.text(seconds: seconds))
         if let broken { try complain(of: broken) }
+        if intruder != nil, total.intrusions.refused.isEmpty || total.intrusions.through.isEmpty {
+            throw CommandFailure("the intruder's frames were all refused, or none was: that shows nothing")
+        }
     }
 }
 
@@ -194,6 +210,9 @@ private struct Totals {
     var undecided = 0
     var faults: [Fault: Int] = [:]
     var branches: [Branch: Int] = [:]
+    var sent = 0
+    var again = 0
+    var intrusions = Intrusions()
 
     mutating func add(_ report: Simulation.Report) {
         runs += 1
@@ -205,6 +224,9 @@ private struct Totals {
         undecided += report.undecided
         faults.merge(report.faults, uniquingKeysWith: +)
         branches.merge(report.branches, uniquingKeysWith: +)
+        sent += report.entriesSent
+        again += report.entriesSentAgain
+        intrusions.add(report.intrusions)
     }
 
     func text(seconds: Double) -> String {
@@ -215,9 +237,26 @@ private struct Totals {
             \(operations) operations, \(elections) elections, \(snapshots) snapshots, \(undecided) histories of a file undecided
             faults: \(kinds)
             branches: \(Branch.allCases.map { "\($0.rawValue) \(branches[$0] ?? 0)" }.joined(separator: ", "))
+            \(sent) entries sent over links that keep their order, \(again) of them again
+            """
+                + (intrusions.refused.isEmpty && intrusions.through.isEmpty ? "" : "\n\(intruderText)")
+    }
+
+    private var intruderText: String {
+        func lines(_ counts: [String: Int]) -> String {
+            counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { "\n  \($0.value)  \($0.key)" }.joined()
+        }
+        func sum(_ counts: [String: Int]) -> Int { counts.values.reduce(0, +) }
+        return """
+            frames of the intruder: \(sum(intrusions.refused)) refused, \(sum(intrusions.through)) got through
+            refused because of\(lines(intrusions.refused))
+            got through\(lines(intrusions.through))
+            afterwards: \(intrusions.leftBehind) members left behind, \(intrusions.recoveries) clusters recovered from one directory
             """
     }
 }
+
+extension Intruder.Kind: ExpressibleByArgument {}
 
 /// `crash,pause`
 struct FaultList: ExpressibleByArgument {

@@ -48,6 +48,14 @@ package struct MemoryStore: OrderedStore {
 }
 
 extension FileTree where Store == MemoryStore {
+    /// Lets what was executed count as executed up to the later `index`, and commits.
+    package mutating func move(to index: UInt64) throws(StateError) {
+        guard index >= applied.index else { throw .wrongIndex(expected: applied.index, got: index) }
+        applied.index = index
+        isAppliedWritten = false
+        try commit()
+    }
+
     /// What the last commit would give back after a crash.
     package var committed: MemoryStore { store.committed }
 
