@@ -6,7 +6,7 @@ package enum MemberWarnings {
     package static func lines(of id: UInt64, _ statistics: [String: UInt64]) -> [String] {
         var lines: [String] = []
         let sorted = statistics.sorted { $0.key < $1.key }
-        if let wait = statistics["disk_waits_ms"], wait >= diskWaitMin {
+        if let wait = statistics["disk_waiting_ms"], wait >= diskWaitMin {
             lines.append("its disk has not finished a write for \(Double(wait / 100) / 10) s: look at the disk")
         }
         for (name, term) in sorted where term > 0 {

@@ -53,11 +53,11 @@ struct StoryTests {
 
     @Test("what a member's figures warn of is said, whatever kinds there are, and nothing where all is well")
     func warnings() {
-        #expect(MemberWarnings.lines(of: 1, ["files": 3, "offences_term_leap": 0, "disk_waits_ms": 12]) == [])
+        #expect(MemberWarnings.lines(of: 1, ["files": 3, "offences_term_leap": 0, "disk_waiting_ms": 12]) == [])
         let lines = MemberWarnings.lines(
             of: 2,
             [
-                "disk_waits_ms": 3250, "leaps_from_3": 1 << 40, "offences_term_leap": 12, "offences_any_new_kind": 1,
+                "disk_waiting_ms": 3250, "leaps_from_3": 1 << 40, "offences_term_leap": 12, "offences_any_new_kind": 1,
                 "log_lines_dropped": 7,
             ])
         #expect(lines.count == 4 && lines.allSatisfy { $0.hasPrefix("member 2: ") }, "\(lines)")
