@@ -338,7 +338,8 @@ struct DamageTests {
         #expect(try flip(cluster.directory(1) + "/state-1/data.mdb") > 0)
         try cluster.start(1)
         _ = try await cluster.leader()
-        let damaged = BanyanError.refused("the leader: its copy is damaged, or the members' copies differ; see its log")
+        let damaged = BanyanError.refused(
+            "\(cluster.addresses[0]): its copy is damaged, or the members' copies differ; see its log")
         await #expect(throws: damaged) { try await client.get("/d/marked") }
         #expect(try await client.get("/d/sound").content == [7])
         // The command needs the row that it replaces.
