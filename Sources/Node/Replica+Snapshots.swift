@@ -98,7 +98,9 @@ extension Replica {
 
     /// The last snapshot that was made, if it covers `index`.
     private func spool(covering index: Index) -> Spool? {
-        guard let spool, spool.header.metadata.index >= index, !spool.hasFailed else { return nil }
+        guard let spool, spool.header.metadata.index >= index, !spool.hasFailed,
+            spool.header.metadata.configuration.clusterID == clusterID
+        else { return nil }
         spoolUsedAt = core.now
         return spool
     }
@@ -147,7 +149,9 @@ extension Replica {
         }
         self.spool = spool
         spoolUsedAt = core.now
-        let covered = spool.header.metadata.index
+        // A state that has not executed its new cluster's first entry still bears the name of the one that it came from.
+        let isOwn = spool.header.metadata.configuration.clusterID == clusterID
+        let covered = isOwn ? spool.header.metadata.index : 0
         spoolRequests = requests.filter { $0.index > covered }
         makeSpoolIfWanted()
         for request in requests where request.index <= covered { request.use(result) }
