@@ -87,6 +87,7 @@ extension RaftCore {
     private mutating func becomeLeader() {
         precondition(role == .candidate && !isPreCandidate, "only a candidate can win")
         role = .leader
+        ledTerm = term
         leader = id
         leaderContact = now
         heartbeatDeadline = now

@@ -50,6 +50,8 @@ package struct RaftCore: Sendable {
 
     // MARK: a leader's
 
+    /// The last term that this member led.
+    var ledTerm: Term = 0
     package internal(set) var peers: [Progress] = []
     var uncommittedBytes = 0
     var reads = ReadQueue()
@@ -274,8 +276,9 @@ package struct RaftCore: Sendable {
             answerOldTerm(of: message)
             return
         }
-        // A term has one leader, until it is silent for so long that this member asks for votes.
-        if message.body.isFromLeader, leader != message.from, leader != nil {
+        // A term has one leader. Whoever led it itself knows that for good, others until it is silent for so long that they ask
+        // for votes.
+        if message.body.isFromLeader, ledTerm == term || (leader != nil && leader != message.from) {
             return offended(by: message.from, .secondLeader)
         }
         switch message.body {

@@ -232,6 +232,21 @@ struct SanityTests {
         return core
     }
 
+    @Test("who led a term and stepped down follows nobody in it")
+    func formerLeader() throws {
+        var core = try Self.leader()
+        core.step(.tick, now: core.now + 1_000_000_000)
+        try #require(core.role == .follower && core.term == 8 && core.leader == nil)
+        let forged = Self.append(after: 4, term: 8, commit: 4, entries: [Self.header(5, term: 8)])
+        for body in [forged, .heartbeat(commit: 4, round: 1), .timeoutNow] {
+            #expect(Self.tell(&core, body, term: 8) == [.secondLeader], "\(body)")
+        }
+        #expect(core.log.lastIndex == 4 && core.leader == nil && core.term == 8)
+        // Of the next term another may be.
+        #expect(Self.tell(&core, .heartbeat(commit: 4, round: 1), term: 9).isEmpty)
+        #expect(core.leader == PeerID(2))
+    }
+
     @Test("a leader believes no acknowledgement of what it never sent")
     func unsentAnswers() throws {
         var core = try Self.leader()
