@@ -110,18 +110,23 @@ struct FileCommandTests {
         try await expect(
             #"""
             cat >unblocked.py <<'END'
-            import os, subprocess, sys, time
+            import array, fcntl, os, subprocess, sys, termios
             b = sys.argv[1]
+            def wait_until(pipe, holds):
+                n = array.array("i", [-1])
+                while not holds(n[0]): fcntl.ioctl(pipe, termios.FIONREAD, n)
             r, w = os.pipe(); os.set_blocking(r, False)
             put = subprocess.Popen([b, "put", "/k", "-"], stdin=r, stdout=subprocess.DEVNULL)
             data = b"x" * 1000000
-            os.close(r); time.sleep(0.2); os.write(w, data[:10]); time.sleep(0.2)
+            # Once these are read, the next read finds nothing.
+            os.write(w, data[:10]); wait_until(w, lambda n: n == 0); os.close(r)
             rest = data[10:]
             while rest: rest = rest[os.write(w, rest):]
             os.close(w); print(put.wait())
             r, w = os.pipe(); os.set_blocking(w, False)
             get = subprocess.Popen([b, "get", "/k"], stdout=w); os.close(w)
-            time.sleep(0.3); size = 0
+            # The pipe is full, and the next write finds no room.
+            wait_until(r, lambda n: n > 60000); size = 0
             while True:
                 part = os.read(r, 65536)
                 if not part: break
@@ -158,13 +163,11 @@ struct FileCommandTests {
             """
             echo 1 | banyan put $'/a\\nb' - >/dev/null; banyan get $'/c\\nd' >/dev/null; banyan ls / | cat
             """, "banyan: /c\\nd: no such file or directory\na\nb", cluster)
-        let terminal = "script -qec \"$1\" /dev/null </dev/null | tr -d '\\r'"
+        let program = try TestCluster.program("banyan").path
         try await expect(
             """
-            command -v script >/dev/null || { echo 'a\\nb'; echo 'banyan: /x\\u{1b}y: no such file or directory'; exit; }
-            t() { \(terminal); }; export -f banyan
-            t "'\(try TestCluster.program("banyan").path)' ls /"
-            t "'\(try TestCluster.program("banyan").path)' get $'/x\\x1by'"
+            t() { python3 -c 'import pty, sys; pty.spawn(sys.argv[1:])' "$@" </dev/null | tr -d '\\r'; }
+            t '\(program)' ls /; t '\(program)' get $'/x\\x1by'
             """, "a\\nb\nbanyan: /x\\u{1b}y: no such file or directory", cluster)
     }
 }
