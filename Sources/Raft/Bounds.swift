@@ -1,5 +1,9 @@
 /// What a core holds on behalf of others. Whatever they say, each has a bound.
 extension RaftCore {
+    /// Whether what the leader of this term confirmed, and what is committed, stands in the log. (Without it the core ends
+    /// the process when it should commit.)
+    package var holdsWhatIsConfirmed: Bool { max(commit, confirmedIndex) <= log.lastIndex }
+
     /// Which of them is larger than it may be, in words; nil while all is well. For those who test it.
     package var exceededBound: String? {
         let held: [(name: String, count: Int, max: Int)] = [

@@ -37,6 +37,7 @@ extension RaftCore {
             term = newTerm
             vote = nil
             confirmedIndex = 0
+            contradictedFrom = nil
         }
         refuseReads()
         role = configuration.isVoter(id) ? .follower : .learner
@@ -70,6 +71,7 @@ extension RaftCore {
         role = .candidate
         leader = nil
         confirmedIndex = 0
+        contradictedFrom = nil
         term += 1
         vote = id
         isPreCandidate = false
@@ -162,6 +164,10 @@ extension RaftCore {
     mutating func answerPreVote(_ message: Message, lastIndex: Index, lastTerm: Term) {
         let isGranted = message.term > term && !isLedNow && isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm)
         send(.preVoteResponse(granted: isGranted), to: message.from, term: isGranted ? message.term : term)
+        // Who misses a leader although there is one may doubt its log: the next append shows where the two differ, if at all.
+        if role == .leader, let position = position(of: message.from), peers[position].state == .replicate {
+            ask(position)
+        }
     }
 
     mutating func answerVote(_ peer: PeerID, lastIndex: Index, lastTerm: Term, isTransfer: Bool) {

@@ -84,6 +84,8 @@ package struct Offence: Equatable, Sendable {
         case unknownOperation = "it brings an entry whose operation this program does not know"
         /// A digest of an index that this member does not remember, or from one who does not answer it.
         case unaskedDigest = "it tells a digest that nobody asked for"
+        /// Not a message of this protocol, or a record whose checksum does not match.
+        case unreadable = "it can't be read"
         /// More often than a sound member has reason to.
         case tooOften = "it asks too often"
     }

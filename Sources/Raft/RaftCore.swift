@@ -69,6 +69,10 @@ package struct RaftCore: Sendable {
     var confirmedIndex: Index = 0
     /// Who that leader is.
     var confirmedBy: PeerID?
+    /// Where the log of this term's leader differs from what is committed here. One of the two has executed what the cluster
+    /// never decided, or somebody lies in the leader's name: who runs this member has to find out. Meanwhile that leader is
+    /// answered, but does not keep this member from electing another.
+    package internal(set) var contradictedFrom: Index?
     /// How often this member may be told to campaign.
     var handOversTaken = Allowance(every: 1_000_000_000, burst: 8)
     /// What this member knows of its own disk's pace.
@@ -329,6 +333,12 @@ package struct RaftCore: Sendable {
             confirmedIndex = 0
             confirmedBy = peer
         }
+        heardLeader()
+    }
+
+    /// Nobody else is needed for another while. Whoever contradicts what is committed here is no leader to count on.
+    mutating func heardLeader() {
+        guard contradictedFrom == nil else { return }
         leaderContact = now
         resetElectionTimer()
     }

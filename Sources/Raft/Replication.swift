@@ -159,6 +159,10 @@ extension RaftCore {
                 min(append.entries.count, Int(clamping: log.compactedIndex - append.previousIndex)))
             append.configurations.removeAll { $0.index <= log.compactedIndex }
             (append.previousIndex, append.previousTerm) = (log.compactedIndex, log.compactedTerm)
+            if let first = append.entries.first, first.term < append.previousTerm {
+                contradictedFrom = first.index
+                return offended(by: peer, .overwritesCommitted)
+            }
         }
         guard log.term(at: append.previousIndex) == append.previousTerm else {
             let hint = log.lastIndex(
@@ -171,7 +175,10 @@ extension RaftCore {
         }
         let new = append.entries.drop { log.term(at: $0.index) == $0.term }
         if let first = new.first {
-            guard first.index > commit else { return offended(by: peer, .overwritesCommitted) }
+            guard first.index > commit else {
+                contradictedFrom = first.index
+                return offended(by: peer, .overwritesCommitted)
+            }
             guard configurationsFollow(append, from: first.index) else {
                 return offended(by: peer, .unrelatedConfiguration)
             }
@@ -190,6 +197,10 @@ extension RaftCore {
             appendedFrom = first.index
         }
         let last = append.previousIndex + UInt64(append.entries.count)
+        if let from = contradictedFrom, last >= from {
+            contradictedFrom = nil
+            heardLeader()
+        }
         confirmedIndex = max(confirmedIndex, last)
         advanceCommit(to: min(append.commit, last))
         promise(.appendResponse(.accepted(match: last)), to: peer)

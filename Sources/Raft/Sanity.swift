@@ -82,19 +82,27 @@ extension Configuration {
     /// The most members of a cluster.
     package static let membersMax = 64
 
+    /// The longest address, in bytes: a host's name and a port have room.
+    private static let addressBytesMax = 300
+
     /// Whether it can be anybody's: a voter at least, and no name or directory twice.
     package var isSound: Bool {
         func areDistinct(_ numbers: [UInt64]) -> Bool {
             let sorted = numbers.sorted()
-            return sorted.first != 0 && zip(sorted, sorted.dropFirst()).allSatisfy { $0 < $1 }
+            return zip(sorted, sorted.dropFirst()).allSatisfy { $0 < $1 }
         }
         return !voters.isEmpty && members.count <= Self.membersMax && outgoingVoters.count <= Self.membersMax
             && areDistinct(members.map(\.id)) && areDistinct(members.map(\.peer.rawValue))
             && areDistinct(outgoingVoters.map(\.rawValue))
+            && !(members.map(\.peer) + outgoingVoters).contains(PeerID(0))
+            && members.allSatisfy { member in
+                member.address.utf8.count <= Self.addressBytesMax
+                    && member.address.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x7F }
+            }
     }
 
-    /// Whether a leader's log may bring it right after `previous`: it changes nothing, lets at most one voter come or go,
-    /// begins or ends a joint configuration (section 6 of the paper), or is the one with which a recovery began this
+    /// Whether a leader's log may bring it right after `previous`: it changes nothing, lets at most one voter come or go and
+    /// at most one member move, begins or ends a joint configuration (section 6 of the paper), or is the one with which a recovery began this
     /// cluster.
     func canFollow(_ previous: Configuration, in cluster: UInt64) -> Bool {
         if self == previous { return true }
@@ -103,24 +111,25 @@ extension Configuration {
         if isJoint { return outgoingVoters.sorted() == previous.voters.sorted() }
         let moved =
             voters.count { !previous.voters.contains($0) } + previous.voters.count { !voters.contains($0) }
-        return moved <= 1
+        let readdressed = previous.members.count { old in member(old.peer).map { $0.address != old.address } ?? false }
+        return moved <= 1 && readdressed <= 1
     }
 }
 
 /// So many events at once, and then one each interval: what a peer may ask for at most.
-struct Allowance: Sendable {
+package struct Allowance: Sendable {
     let interval: Nanoseconds
     let burst: UInt64
     /// When everything taken so far will have been earned.
     private var earnedAt: Nanoseconds = 0
 
-    init(every interval: Nanoseconds, burst: UInt64) {
+    package init(every interval: Nanoseconds, burst: UInt64) {
         self.interval = interval
         self.burst = burst
     }
 
     /// Whether one more is allowed now.
-    mutating func take(now: Nanoseconds) -> Bool {
+    package mutating func take(now: Nanoseconds) -> Bool {
         let from = max(earnedAt, now)
         guard from - now < interval * burst else { return false }
         earnedAt = from + interval

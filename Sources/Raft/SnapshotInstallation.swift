@@ -3,7 +3,12 @@ extension RaftCore {
     /// A whole snapshot arrived from the leader of this term.
     mutating func install(_ snapshot: SnapshotMetadata, from peer: PeerID) {
         guard snapshot.index > commit else {
-            promise(.appendResponse(.accepted(match: commit)), to: peer)
+            if let own = log.term(at: snapshot.index), own != snapshot.term {
+                contradictedFrom = snapshot.index
+                return offended(by: peer, .overwritesCommitted)
+            }
+            // What is committed is the leader's as well, as far as it has shown it.
+            promise(.appendResponse(.accepted(match: max(snapshot.index, min(commit, confirmedIndex)))), to: peer)
             return
         }
         // The tail stays only if it continues what the snapshot ends with (figure 13, step 6).
@@ -11,7 +16,7 @@ extension RaftCore {
         log.reset(to: snapshot, keepsTail: keepsTail)
         noteConfiguration()
         commit = snapshot.index
-        confirmedIndex = max(confirmedIndex, snapshot.index)
+        confirmedIndex = keepsTail ? max(confirmedIndex, snapshot.index) : snapshot.index
         applied = snapshot.index
         dispatched = snapshot.index
         // The disk's tail stays only if an earlier snapshot of this turn has not given it up already. Then what followed that

@@ -288,10 +288,12 @@ package final class LogStore: Sendable {
     /// Lets the log begin behind `snapshot`, whose state is durable in the directory of `stateNumber`. The sound tail behind
     /// it stays, if it goes on from the snapshot: it may have been acknowledged.
     ///
-    /// - Parameter isOwn: the snapshot is this log's own state, which the tail goes on from for certain.
-    /// - Returns: false, and nothing is changed, when there is damage in that tail: a later snapshot is needed.
+    /// - Parameters:
+    ///   - isOwn: the snapshot is this log's own state, which the tail goes on from for certain.
+    ///   - replacesCommitted: something that this log counts as committed is not what the cluster decided.
+    /// - Returns: false, and nothing is changed, when there is damage in that tail, or may be: a later snapshot is needed.
     package func repair(
-        with snapshot: SnapshotMetadata, stateNumber: UInt64, isOwn: Bool = false
+        with snapshot: SnapshotMetadata, stateNumber: UInt64, isOwn: Bool = false, replacesCommitted: Bool = false
     ) throws(LogError) -> Bool {
         var row = try damaged().row
         guard snapshot.index >= row.compactedIndex else { return false }
@@ -307,6 +309,8 @@ package final class LogStore: Sendable {
                 keepsTail = term == snapshot.term
             }
         }
+        // Up to the snapshot the two agree, so that it lies behind it.
+        if keepsTail, replacesCommitted, snapshot.index < row.hardState.commit { return false }
         (row.compactedIndex, row.compactedTerm) = (snapshot.index, snapshot.term)
         row.stateNumber = stateNumber
         row.hardState.commit = max(keepsTail ? row.hardState.commit : 0, snapshot.index)

@@ -61,6 +61,9 @@ struct Invariants {
     // MARK: a member's step
 
     mutating func stepped(_ core: RaftCore, member: Int) throws(Violation) {
+        try check(
+            core.holdsWhatIsConfirmed, "what is confirmed stands in the log",
+            "member \(member + 1)'s log ends at \(core.log.lastIndex)")
         if isIdle { return }
         let before = seen[member]
         try check(core.term >= before.term, "terms never fall", "member \(member + 1): \(before.term) to \(core.term)")

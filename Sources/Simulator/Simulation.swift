@@ -69,6 +69,7 @@ package final class Simulation {
         case resume(Int)
         case heal(from: Int, to: Int)
         case quickenDisk(Int)
+        case resumeDisk(Int)
         case scenario(Scenario.Step)
         case intrude
         case alternate(Alternation)
@@ -113,6 +114,8 @@ package final class Simulation {
     private var deferred: [[Happening]] = []
     var isDiskSlow: [Bool] = []
     var diskStallsUntil: [Nanoseconds] = []
+    /// What a disk that stands still would have completed.
+    private var stalledSync: [Happening?] = []
     private var drift: [Int] = []
     /// The write that each member's disk is syncing, with all before it, and the last that waits: group commit.
     var syncing: [UInt64?] = []
@@ -183,6 +186,7 @@ package final class Simulation {
         lastArrival.append(Array(repeating: (0, 0), count: position + 1))
         resending.addMember()
         diskStallsUntil.append(0)
+        stalledSync.append(nil)
         pausedUntil.append(0)
         deferred.append([])
         isDiskSlow.append(false)
@@ -286,7 +290,8 @@ package final class Simulation {
         case .saved(let member, let life, let write):
             guard isAlive(member, life) else { return }
             guard diskStallsUntil[member] <= time else {
-                schedule(happening, at: diskStallsUntil[member])
+                stalledSync[member] = happening
+                schedule(.resumeDisk(member), at: diskStallsUntil[member])
                 return
             }
             syncing[member] = nil
@@ -324,6 +329,10 @@ package final class Simulation {
             isCut[from][to] = false
             isLinkSlow[from][to] = false
         case .quickenDisk(let member): isDiskSlow[member] = false
+        case .resumeDisk(let member):
+            guard diskStallsUntil[member] <= time, let sync = stalledSync[member] else { return }
+            stalledSync[member] = nil
+            try take(sync)
         case .alternate(let alternation): try go(on: alternation)
         case .scenario(let step): try take(step)
         case .intrude: try intrude()
@@ -528,10 +537,15 @@ package final class Simulation {
             if !isEnough { away = nil }
         }
         for member in members.indices { try recover(member, starts: member != away) }
+        // Instead of a process the disk of one may fail them, the leader's for choice: it stands still till the others serve.
+        if away == nil, plan.meanTimes[.stalledDisk] != nil, let stalled = stallOneDisk() {
+            trace("but \(stalled + 1)'s disk stands still")
+        }
         let acknowledged = history.count { $0.outcome == .done }
         try run(for: 30_000_000_000, "progress after the faults", "no write was acknowledged within 30 s") {
             history.count { $0.outcome == .done } > acknowledged + 3
         }
+        for member in members.indices { endStall(of: member) }
         isOver = true
         if let away, !members[away].isRunning { try start(away) }
         try run(for: 30_000_000_000, "agreement after the faults", "the members did not reach the same state in 30 s") {
@@ -543,6 +557,28 @@ package final class Simulation {
         guard Set(present.map { $0.digest?.description ?? "" }).count == 1 else {
             throw Invariants.Violation(invariant: "agreement after the faults", detail: "digests differ at the end")
         }
+    }
+
+    /// Stalls the disk of a member that the others can do without.
+    private func stallOneDisk() -> Int? {
+        let candidates = [leader, 0].compactMap { $0 }
+        let dispensable = candidates.first { candidate in
+            !members[candidate].isLost
+                && members.allSatisfy { member in
+                    member.disk.configurations.allSatisfy { known in
+                        known.configuration.isQuorum {
+                            $0 != members[candidate].id && !members[position(of: $0)].isLost
+                        }
+                    }
+                }
+        }
+        if let dispensable { stallDisk(dispensable, for: 60_000_000_000) }
+        return dispensable
+    }
+
+    private func endStall(of member: Int) {
+        diskStallsUntil[member] = time
+        schedule(.resumeDisk(member), in: 0)
     }
 
     func endFaults() {
@@ -558,7 +594,7 @@ package final class Simulation {
         pausedUntil[member] = time
         try resume(member)
         isDiskSlow[member] = false
-        diskStallsUntil[member] = time
+        endStall(of: member)
         for other in members.indices {
             (isCut[member][other], isLinkSlow[member][other]) = (false, false)
             turnsUntil[member][other] = time

@@ -241,6 +241,28 @@ struct RaftLogTests {
         #expect(try diverged.indexes(from: 7) == [])
     }
 
+    @Test("a log that contradicts its cluster begins behind a snapshot that lies beyond the contradiction")
+    func contradicted() throws {
+        let repair = { (scratch: Scratch, index: Index, term: Term) in
+            try scratch.open().repair(
+                with: SnapshotMetadata(index: index, term: term, configuration: Self.configuration), stateNumber: 3,
+                replacesCommitted: true)
+        }
+        let scratch = try Scratch()
+        try scratch.write { $0.send(scratch.request(2..<10, term: 2, commit: 8)) }
+        #expect(try !repair(scratch, 6, 2), "up to there the two agree")
+        #expect(try scratch.open().recover().log.lastIndex == 9)
+        #expect(try repair(scratch, 7, 3), "what is committed behind it is nothing that the cluster decided")
+        let recovered = try scratch.open().recover()
+        #expect(recovered.log.compactedIndex == 7 && recovered.log.lastIndex == 7)
+        #expect(recovered.row.hardState == HardState(term: 3, vote: nil, commit: 7))
+
+        let sound = try Scratch()
+        try sound.write { $0.send(sound.request(2..<10, term: 2, commit: 8)) }
+        #expect(try repair(sound, 8, 2), "there is no contradiction at all")
+        #expect(try sound.open().recover().log.lastIndex == 9)
+    }
+
     @Test("a damaged or missing entry, a damaged hard state and another format are told apart, and nothing is cut off")
     func damage() throws {
         let change = { (scratch: Scratch, body: (inout WriteTransaction, LogStore) throws -> Void) in

@@ -247,6 +247,55 @@ struct SanityTests {
         #expect(core.leader == PeerID(2))
     }
 
+    @Test("a leader that contradicts what is committed is answered, and keeps nobody from electing another")
+    func contradiction() throws {
+        var core = Self.follower()
+        #expect(Self.tell(&core, Self.append(after: 3, term: 5, commit: 3)).isEmpty)
+        let forged = Self.append(after: 1, term: 5, commit: 3, entries: [Self.header(2, term: 6)])
+        #expect(Self.tell(&core, forged) == [.overwritesCommitted])
+        #expect(core.contradictedFrom == 2 && core.log.lastIndex == 3 && core.log.term(at: 2) == 5)
+        let deadline = core.electionDeadline
+        core.step(.tick, now: deadline - 1)
+        core.step(
+            .message(Message(from: PeerID(2), to: core.id, term: 7, body: .heartbeat(commit: 3, round: 9))),
+            now: core.now)
+        #expect(core.takeOutput().messages.contains { $0.body == .heartbeatResponse(round: 9) })
+        #expect(core.electionDeadline == deadline && core.leader == PeerID(2))
+        core.step(.tick, now: deadline)
+        #expect(core.role == .candidate)
+        // What shows that the two agree ends it: the contradiction was another's.
+        _ = core.takeOutput()
+        #expect(Self.tell(&core, Self.append(after: 3, term: 5, commit: 3)).isEmpty)
+        #expect(core.contradictedFrom == nil && core.role == .follower && core.electionDeadline > deadline)
+    }
+
+    @Test("who contradicts a snapshot of the leader's says so, and acknowledges no more than the leader has shown")
+    func contradictedSnapshot() throws {
+        var core = Self.follower()
+        #expect(Self.tell(&core, Self.append(after: 3, term: 5, commit: 3)).isEmpty)
+        let at = { (index: Index, term: Term) in
+            Message.Body.installSnapshot(SnapshotMetadata(index: index, term: term, configuration: Self.three))
+        }
+        // Another leader of the next term has shown nothing yet.
+        core.step(.message(Message(from: PeerID(3), to: core.id, term: 8, body: at(2, 5))), now: core.now)
+        let answers = core.takeOutput().messagesAfterWrite.map(\.message.body)
+        #expect(answers == [.appendResponse(.accepted(match: 2))])
+        #expect(Self.tell(&core, at(2, 6), from: 3, term: 8) == [.overwritesCommitted])
+        #expect(core.contradictedFrom == 2)
+    }
+
+    @Test("a leader shows a peer that asks for votes where it stands")
+    func askedByPreVote() throws {
+        var core = try Self.leader()
+        core.step(
+            .message(
+                Message(from: PeerID(2), to: core.id, term: 9, body: .preVote(lastIndex: 4, lastTerm: 8))),
+            now: core.now)
+        let bodies = core.takeOutput().messages.map(\.body)
+        #expect(bodies.contains(.preVoteResponse(granted: false)))
+        #expect(bodies.contains(Self.append(after: 4, term: 8, commit: 4)))
+    }
+
     @Test("a leader believes no acknowledgement of what it never sent")
     func unsentAnswers() throws {
         var core = try Self.leader()

@@ -69,6 +69,9 @@ package struct CommandHeader: Equatable, Sendable {
         buffer.writeMultipleIntegers(session, sequence, lowestUnanswered, logTime, wallTime)
     }
 
+    /// The latest time of a log, in milliseconds: no cluster lives to see it, and whatever is reckoned with it stays a number.
+    package static let logTimeMax: UInt64 = 1 << 52
+
     /// Writes the leader's times into the command that starts at `offset`.
     package static func stamp(_ buffer: inout ByteBuffer, at offset: Int, logTime: UInt64, wallTime: Int64) {
         buffer.setInteger(logTime, at: offset + 32)
@@ -111,7 +114,8 @@ package struct CommandHeader: Equatable, Sendable {
     ) -> Bool {
         guard (byteCount...FileTreeLimits.commandBytesMax).contains(count), offset + count <= buffer.writerIndex,
             let version = buffer.getInteger(at: offset, as: UInt16.self), (1...knownVersion).contains(version),
-            let code = buffer.getInteger(at: offset + 2, as: UInt8.self), let operation = Operation(rawValue: code)
+            let code = buffer.getInteger(at: offset + 2, as: UInt8.self), let operation = Operation(rawValue: code),
+            let logTime = buffer.getInteger(at: offset + 32, as: UInt64.self), logTime <= logTimeMax
         else { return false }
         guard operation == .raiseVersion else { return true }
         // A version that this program does not know must not come into force here.
@@ -127,6 +131,11 @@ package struct CommandHeader: Equatable, Sendable {
         case .put, .makeDirectory: true
         default: false
         }
+    }
+
+    /// Whether the command in `buffer` opens a session.
+    package static func opensSession(_ buffer: ByteBuffer) -> Bool {
+        buffer.getInteger(at: buffer.readerIndex + 2, as: UInt8.self) == Operation.openSession.rawValue
     }
 
     /// Whether version, operation and session fit together.
