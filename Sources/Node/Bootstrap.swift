@@ -54,6 +54,7 @@ final class Bootstrap {
                     return self != nil
                 },
                 onBreak: { [weak self] _, goodbye, _ in
+                    self?.heard.removeAll { $0.id == member.id }
                     guard let goodbye, goodbye.code != .shuttingDown else { return }
                     self?.refused("member \(member.id) refuses this one: \(goodbye.reason)", by: member.id)
                 },
@@ -101,7 +102,18 @@ final class Bootstrap {
         guard welcome.isBootstrapping, !identity.isJoining else { return }
         heard.removeAll { $0.id == id }
         heard.append((id, welcome.incarnation))
-        guard heard.count == options.cluster.count, options.cluster.first?.id == identity.memberID else { return }
+        guard hasHeardAll, options.cluster.first?.id == identity.memberID else { return }
+        let this = NIOLoopBound(self, eventLoop: loop)
+        loop.scheduleTask(in: Self.patience) { this.value.found() }
+    }
+
+    /// Who is gone again so soon is none to found a cluster with.
+    private static let patience = TimeAmount.milliseconds(100)
+
+    private var hasHeardAll: Bool { heard.count == options.cluster.count }
+
+    private func found() {
+        guard !isOver, hasHeardAll else { return }
         do { try complete(heard) } catch { fatal("\(error)") }
     }
 

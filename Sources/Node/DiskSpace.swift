@@ -19,7 +19,14 @@ struct DiskSpace {
     init(reserve: UInt64) { self.reserve = reserve }
 
     mutating func measured(_ bytes: UInt64) { own = bytes }
-    mutating func told(_ bytes: UInt64, by peer: PeerID) { peers[peer] = bytes }
+
+    /// A sound member says so with each answer; more often than that, the last word has to do.
+    mutating func told(_ bytes: UInt64, by peer: PeerID, now: Nanoseconds) {
+        if allowances[peer, default: Self.allowance].take(now: now) { peers[peer] = bytes }
+    }
+
+    private static let allowance = Allowance(every: 10_000_000, burst: 100)
+    private var allowances: [PeerID: Allowance] = [:]
 
     /// Decides anew. True when the decision changed.
     ///

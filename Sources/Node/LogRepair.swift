@@ -5,7 +5,7 @@ import Raft
 import RaftLog
 import WireProtocol
 
-/// A log with a damaged entry, which may have been acknowledged.
+/// A log with a damaged entry, which may have been acknowledged, or with one that contradicts what the cluster decided.
 ///
 /// What the state has executed needs no entry any more: the log begins behind it, and nothing is lost. Otherwise its member
 /// takes no part in its cluster, since it can't keep what it promised, until it has a snapshot from another member.
@@ -17,6 +17,10 @@ struct LogRepair {
 
     /// Reads the log; answers with nil when it has to be repaired from the other members.
     func recover() throws -> LogStore.Recovered? {
+        if let contradiction {
+            logger.error("damaged", metadata: ["damage": "\(contradiction.reason)"])
+            return nil
+        }
         do throws(LogError) { return try store.recover() } catch {
             guard case .corruptEntry = error else { throw error }
             logger.error("damaged", metadata: ["damage": "\(error)"])
@@ -27,6 +31,10 @@ struct LogRepair {
             guard try !others(store.damaged()).isEmpty else { throw error }
             return nil
         }
+    }
+
+    private var contradiction: StateDamage? {
+        StateDamage.marked(options.data).flatMap { $0.kind == .contradicted ? $0 : nil }
     }
 
     private func others(_ damaged: LogStore.Damaged) -> [Member] {
@@ -65,7 +73,10 @@ struct LogRepair {
                 return number
             },
             use: { metadata, number in
-                if try store.repair(with: metadata, stateNumber: number) { return nil }
+                if try store.repair(with: metadata, stateNumber: number, replacesCommitted: contradiction != nil) {
+                    try StateDamage.unmark(options.data)
+                    return nil
+                }
                 DataDirectory.remove(DataDirectory.statePath(in: options.data, number))
                 return "the cluster has not passed the damaged entries yet: any write to it helps"
             })

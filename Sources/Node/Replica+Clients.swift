@@ -28,11 +28,12 @@ extension Replica {
     func handleClient(_ frame: Frame, on connection: FrameConnection) {
         let isRead = [.read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot].contains(frame.kind)
         let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: isRead)
-        let deadline = Clock.now + UInt64(frame.deadlineMilliseconds) * 1_000_000
+        let deadline = Clock.now + UInt64(min(frame.deadlineMilliseconds, Frame.deadlineMillisecondsMax)) * 1_000_000
         guard connection.requestsInFlight < Welcome.requestsInFlightMax else {
             refuse(waiter, .busy, isCounted: false)
             return
         }
+        if let farewell = removedGoodbye, frame.kind != .status { return connection.say(farewell) }
         connection.requestsInFlight += 1
         func queue(_ kind: PendingRead.Kind, _ query: ByteBuffer? = nil, bytesMax: Int? = nil) {
             let read = PendingRead(
@@ -64,6 +65,8 @@ extension Replica {
                 } else {
                     answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
                 }
+            } else if CommandHeader.opensSession(frame.body), !connection.sessions.take(now: Clock.now) {
+                refuse(waiter, .busy)
             } else if isAlarmed, CommandHeader.needsSpace(frame.body) {
                 refuse(waiter, .corrupt)
             } else if space.isLow, CommandHeader.needsSpace(frame.body) {
@@ -208,6 +211,8 @@ extension Replica {
             .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", usage.freeBytes),
             .init("snapshot_bytes", UInt64(spools.reduce(0) { $0 + $1.bytes })),
             .init("cluster_version", UInt64(applied.clusterVersion)), .init("connections", UInt64(connections.count)),
+            .init("digest_index", ownDigests.last?.index ?? 0),
+            .init("digest_low", UInt64(truncatingIfNeeded: ownDigests.last?.digest ?? 0)),
             .init("process_id", UInt64(getpid())),
         ] + offences.counts.filter { $0.count > 0 }.map { .init($0.kind.statistic, $0.count) }
     }
@@ -324,7 +329,7 @@ extension Replica {
 
     /// Makes the commands' records the window's last, and answers with their sizes.
     private func makeRecords(of commands: [ByteBuffer], from first: Index, now: Nanoseconds) -> [UInt32] {
-        let logTime = leadership.logTime + (now - leadership.since) / 1_000_000
+        let logTime = min(leadership.logTime + (now - leadership.since) / 1_000_000, CommandHeader.logTimeMax)
         let wallTime = Clock.wall
         if window.isEmpty { windowFirst = first }
         let sizes = commands.map { EntryRecord.headerByteCount + $0.readableBytes }
@@ -478,6 +483,11 @@ extension Replica {
     func serve(_ read: PendingRead) {
         if mustRefuse(read) {
             refuse(read.waiter, .corrupt)
+        } else if read.kind == .snapshot,
+            backupWaiters.contains(where: { $0.waiter.connection == read.waiter.connection })
+        {
+            // One at a time: who holds many would keep the others waiting.
+            refuse(read.waiter, .busy)
         } else if read.kind == .snapshot {
             backupWaiters.append((dispatched, read.waiter, read.deadline))
         } else {

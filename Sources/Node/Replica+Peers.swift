@@ -58,6 +58,7 @@ extension Replica {
             connection.flush()
         }
         refusals.welcomed(member.peer)
+        if disowned?.by == member.peer { disowned = nil }
         knownVersions[member.peer] = UInt16(max(1, welcome.knownVersion))
         if knownVersions[member.peer] ?? 0 < lastReport.applied.clusterVersion {
             logger.error(
@@ -89,9 +90,12 @@ extension Replica {
             }
         }
         guard !isStopped else { return }
+        if let goodbye, goodbye.code == .unknownIncarnation { isDisowned(by: member, goodbye.reason) }
         // Who comes back may run another program.
         if wasReady { knownVersions[member.peer] = nil }
-        if wasReady, lane == .control { logger.info("peer disconnected", metadata: ["peer": "\(member.id)"]) }
+        if wasReady, lane == .control {
+            logger.info("peer disconnected", metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
+        }
         guard lane == .append else { return }
         step(.unreachable(peer: member.peer))
         scheduleTurn()
@@ -168,14 +172,8 @@ extension Replica {
         if case .heartbeat = message.body {
             if core.leader == message.from, let digest = peerMessage.digest { judge(digest) }
         } else if core.role == .leader {
-            if let bytes = peerMessage.freeBytes { space.told(bytes, by: message.from) }
-            guard let digest = peerMessage.digest else { return }
-            // Nobody can have executed what this leader's log does not hold.
-            if digest.index <= core.log.lastIndex {
-                heard(digest, from: message.from)
-            } else {
-                report(Offence(peer: message.from, term: message.term, kind: .unaskedDigest))
-            }
+            if let bytes = peerMessage.freeBytes { space.told(bytes, by: message.from, now: core.now) }
+            if let digest = peerMessage.digest { heard(digest, from: message.from) }
         }
     }
 
@@ -198,7 +196,8 @@ extension Replica {
         logger.error(
             "a peer's message was ignored: no sound member sends it",
             metadata: [
-                "peer": "\(id)", "term": "\(offence.term)", "reason": "\(offence.kind.rawValue)",
+                "peer": "\(id)", "from": "\(strangers[offence.peer]?.remoteAddress ?? "?")", "term": "\(offence.term)",
+                "reason": "\(offence.kind.rawValue)",
                 "count": "\(offences.count(of: offence.kind))",
             ])
     }

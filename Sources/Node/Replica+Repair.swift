@@ -17,7 +17,7 @@ extension Replica {
         var isDecided = false
     }
 
-    private var others: [Member] { core.configuration.otherVoters(than: core.id) }
+    var others: [Member] { core.configuration.otherVoters(than: core.id) }
 
     func stateIsDamaged(_ found: StateDamage) {
         guard !isStopped, found.kind.rawValue > damage?.kind.rawValue ?? -1 else { return }
@@ -59,7 +59,7 @@ extension Replica {
         switch damage?.kind {
         case nil, .rotten: false
         case .stopped: read.kind != .stale(ageMax: 0)
-        case .wrong: true
+        case .wrong, .contradicted: true
         }
     }
 
@@ -75,14 +75,21 @@ extension Replica {
         step(.transferLeadership(to: nil))
     }
 
-    private func fetchState() {
+    /// Takes snapshots of the other members.
+    var snapshotFetch: SnapshotFetch {
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop
-        let fetch = SnapshotFetch(
+        return SnapshotFetch(
             nodes: { try await loop.submit { this.value.others.map(this.value.options.moved.address) }.get() },
             memberID: identity.memberID, peer: core.id, clusterID: clusterID, directory: directory,
             reserve: options.reserve / 2, rate: options.snapshotRate, logger: logger,
             progress: fetchProgress)
+    }
+
+    private func fetchState() {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let loop = loop
+        let fetch = snapshotFetch
         fetching = Task {
             do {
                 try await fetch.run(

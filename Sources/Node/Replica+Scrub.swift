@@ -1,3 +1,4 @@
+import BanyanClient
 import FileTree
 import Logging
 import NIOCore
@@ -102,6 +103,10 @@ extension Replica {
 
     /// What a follower says that its state was.
     func heard(_ digest: (index: Index, digest: UInt128), from peer: PeerID) {
+        // Nobody can have executed what is not committed, or remembers another index.
+        guard digest.index <= core.commit, digest.index % StateThread.indexesBetweenDigests == 0 else {
+            return report(Offence(peer: peer, term: core.term, kind: .unaskedDigest))
+        }
         guard peerDigests[peer]?.index ?? 0 < digest.index else { return }
         peerDigests[peer] = digest
         compare(digest.index)
@@ -116,7 +121,7 @@ extension Replica {
         }
         guard let agreed = heard.first(where: { digest in heard.count { $0 == digest } > voters.count / 2 }) else {
             // All have been heard, and no majority agrees: nobody can tell who is right.
-            if heard.count == voters.count, heard.count > 1 { alarm(index) }
+            if heard.count == voters.count, heard.count > 1 { askForDigests() }
             return
         }
         agreedDigest = (index, agreed)
@@ -140,8 +145,45 @@ extension Replica {
         guard let own = ownDigests.first(where: { $0.index == agreed.index }), own.digest != agreed.digest else {
             return
         }
-        stateIsDamaged(
-            StateDamage(
-                kind: .wrong, reason: "the state has another digest than the majority's: at index \(own.index)"))
+        askForDigests()
+    }
+
+    private static let askingPause: Nanoseconds = 1_000_000_000
+
+    /// Digests come in over connections that anybody may have opened. Before anything follows from one, the others are asked
+    /// over connections of this member's own.
+    private func askForDigests() {
+        guard !isStopped, !isAskingForDigests, core.now >= askedForDigestsAt + Self.askingPause else { return }
+        (isAskingForDigests, askedForDigestsAt) = (true, core.now)
+        let nodes = others.map(options.moved.address)
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let loop = loop
+        Task {
+            let client = BanyanClient(nodes: nodes, timeout: .seconds(5))
+            let members = (try? await client.status()) ?? []
+            await client.close()
+            loop.execute { this.value.digestsTold(members) }
+        }
+    }
+
+    private func digestsTold(_ members: [MemberReport]) {
+        isAskingForDigests = false
+        guard !isStopped else { return }
+        let voters = core.configuration.members.filter { !$0.isLearner && $0.peer != core.id }.map(\.id)
+        let told = members.filter { voters.contains($0.id) && $0.role != "unreachable" }.map {
+            (index: $0.statistics["digest_index"] ?? 0, digest: $0.statistics["digest_low"] ?? 0)
+        }
+        let verdict = DigestVerdict(
+            of: ownDigests.map { ($0.index, UInt64(truncatingIfNeeded: $0.digest)) }, told,
+            isVoter: core.configuration.isVoter(core.id), voters: voters.count)
+        switch verdict {
+        case .sound, .unknown: break
+        case .wrong(let index):
+            stateIsDamaged(
+                StateDamage(
+                    kind: .wrong, reason: "the state has another digest than the majority's: at index \(index)"))
+        case .disagreement(let index):
+            if core.role == .leader { alarm(index) }
+        }
     }
 }

@@ -104,6 +104,7 @@ final class Replica {
     let fetchProgress = WorkProgress()
     var replacement: Replacement?
     var gaveWayAt: Nanoseconds = 0
+    var doubt = Doubt()
     var toldDamage = ""
     /// What the state's digest was at indexes that all members remember: here, on the others, and on a majority.
     var ownDigests: Deque<(index: Index, digest: UInt128)> = []
@@ -111,6 +112,8 @@ final class Replica {
     var agreedDigest: (index: Index, digest: UInt128)?
     /// No majority agrees on the state.
     var isAlarmed = false
+    var isAskingForDigests = false
+    var askedForDigestsAt: Nanoseconds = 0
 
     // MARK: requests
 
@@ -162,6 +165,10 @@ final class Replica {
     /// Of the core's log, when its configuration was last acted upon.
     var configurationChanges: UInt64 = 0
     var wasMember = false
+    /// By its own log, the cluster has let this member go.
+    var isRemoved = false
+    /// Who says that the cluster does not know this member's directory, or not any more, and how.
+    var disowned: (by: PeerID, reason: String, since: Nanoseconds)?
     /// The last confirmed read index, and when it was asked for: what bounded stale reads go by.
     var fresh: (index: Index, askedAt: Nanoseconds)?
     /// When this leadership began, and the state's log time then.
@@ -288,6 +295,7 @@ final class Replica {
         guard !isStopped else { return }
         step(.tick)
         watchDisk()
+        settleContradiction()
         tendMemory()
         warnOfRegressedPeers()
         expireReads()
@@ -361,6 +369,7 @@ final class Replica {
             membershipWaiters = []
             for transfer in transfers.values { transfer.end(isInstalled: false) }
         }
+        if core.leader != nil { disowned = nil }
         reclaiming = ReclaimSteps()
         raising = nil
         if core.role == .leader, role != .leader { leadership = (core.now, lastReport.applied.logTime) }

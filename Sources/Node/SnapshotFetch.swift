@@ -80,6 +80,28 @@ struct SnapshotFetch: Sendable {
         }
     }
 
+    /// What a snapshot of another member's would be of now; nothing of it is kept. nil when nobody gives one that knows this
+    /// member.
+    func look() async -> SnapshotMetadata? {
+        guard let nodes = try? await nodes() else { return nil }
+        let client = BanyanClient(nodes: nodes, timeout: .seconds(10))
+        var found: SnapshotMetadata?
+        for member in (try? await client.status()) ?? [] where member.id != memberID && member.role != "unreachable" {
+            try? await client.snapshot(of: member.address) { piece in
+                found = try SnapshotHeader(piece).metadata
+                throw CancellationError()
+            }
+            if let configuration = found?.configuration, configuration.clusterID == clusterID,
+                configuration.member(peer) != nil
+            {
+                break
+            }
+            found = nil
+        }
+        await client.close()
+        return found
+    }
+
     /// The other members' state is still the one that would not do.
     private struct NothingNew: Error {}
 

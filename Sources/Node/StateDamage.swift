@@ -15,6 +15,8 @@ struct StateDamage: Sendable {
         case stopped
         /// Nobody knows which rows are wrong: nothing is served.
         case wrong
+        /// The log holds what the cluster never decided, and the state has executed it: both begin anew behind a snapshot.
+        case contradicted
     }
 
     var kind: Kind

@@ -60,6 +60,9 @@ struct StateReport: Sendable {
 /// When a command or a flush meets damage it executes nothing more, until another state takes the place of this one: what
 /// waits is refused, and of what was committed last only reads are answered that may miss something.
 final class StateThread: Sendable {
+    /// All members remember their digests at the same indexes.
+    static let indexesBetweenDigests: Index = 4096
+
     enum Work: Sendable {
         /// Execute these records, the first of which has index `first`. `waiters` are as many, or none.
         case apply(first: Index, records: [ByteBuffer], waiters: [Waiter?])
@@ -360,8 +363,6 @@ private final class Executor {
 
     /// The disk is looked after once in so many commands, and between any two pieces of work.
     private static let commandsBetweenFlushChecks: Index = 32
-    /// All members remember their digests at the same indexes.
-    private static let indexesBetweenDigests: Index = 4096
     /// Shorter rests gather: a system can't rest for less with any precision.
     private static let restMin: Nanoseconds = 1_000_000
     /// Requests wait meanwhile.
@@ -369,7 +370,7 @@ private final class Executor {
 
     private func keepUpNowAndThen() throws(StateError) {
         let applied = tree.applied
-        if applied.index % Self.indexesBetweenDigests == 0 {
+        if applied.index % StateThread.indexesBetweenDigests == 0 {
             report.digests.append((applied.index, applied.digest.value))
         }
         if applied.index % Self.commandsBetweenFlushChecks == 0 { try keepUp() }
