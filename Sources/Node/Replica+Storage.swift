@@ -144,7 +144,7 @@ extension Replica {
     private func forward(_ answers: StateReport.Answers) {
         guard let connection = connections[answers.connection] else { return }
         connection.requestsInFlight -= answers.count
-        connection.write { $0.writeImmutableBuffer(answers.frames) }
+        connection.write(frames: answers.frames)
         markDirty(connection)
         guard answers.reads > 0 || !answers.tooLong.isEmpty else { return }
         connection.readsEnd(answers.reads, reserved: answers.reservedBytes, bytesMax: answers.readBytesMax)

@@ -13,7 +13,7 @@ package final class ClientMemory {
     package private(set) var reservedBytes = 0
     /// Requests that wait.
     package private(set) var waitingBytes = 0
-    /// The rest, as it was when somebody last looked.
+    /// The rest, as it was when somebody last looked, and what was left unread since.
     package private(set) var measuredBytes = 0
 
     package init() {}
@@ -25,5 +25,6 @@ package final class ClientMemory {
     func release(_ bytes: Int) { reservedBytes -= bytes }
     package func requestWaits(_ bytes: Int) { waitingBytes += bytes }
     package func requestGoesOn(_ bytes: Int) { waitingBytes -= bytes }
+    func answersWait(_ bytes: Int) { measuredBytes += bytes }
     package func measured(_ bytes: Int) { measuredBytes = bytes }
 }

@@ -35,6 +35,8 @@ package final class FrameConnection: ChannelInboundHandler {
     package var isForOperators = false
     /// Set by whoever handles the frames, once the hello was answered.
     package var hello: Hello?
+    /// Sessions that it may open: a client needs one, and another when that has ended.
+    package var sessions = Allowance(every: 60_000_000_000, burst: 64)
     /// Requests of this connection that wait for their answers.
     package var requestsInFlight = 0
     /// Those of them that are reads under way.
@@ -129,8 +131,8 @@ package final class FrameConnection: ChannelInboundHandler {
     /// When the frame that has begun was first looked at, or last got on by what it must.
     package var unfinishedSince: Nanoseconds { deadline.since ?? .max }
 
-    /// Whether something of it is under way.
-    package var isBusy: Bool { requestsInFlight > 0 || isSlow || unfinishedBytes > 0 }
+    /// Whether something of it is under way. A frame that has begun is nothing yet: whoever sends it is heard meanwhile.
+    package var isBusy: Bool { requestsInFlight > 0 || isSlow }
 
     package func errorCaught(context: ChannelHandlerContext, error: any Error) {
         failure = error
@@ -195,17 +197,59 @@ package final class FrameConnection: ChannelInboundHandler {
     ///
     /// - Returns: those bytes, and since when its answers have waited without one of them being taken in.
     package func measure(now: UInt64) -> (bytes: Int, unreadSince: UInt64?) {
-        let buffered = channel.flatMap { try? $0.syncOptions?.getOption(.bufferedWritableBytes) } ?? 0
-        let bytes = buffered + pending.readableBytes
+        let bytes = bufferedBytes + pending.readableBytes
         if bytes == 0 || bytes < unread.bytes || unread.bytes == 0 { unread.since = now }
         unread.bytes = bytes
-        return (bytes + frames.unprocessedBytes, bytes > 0 ? unread.since : nil)
+        // A buffer is held until the socket has taken in the last of it.
+        if bytes == 0 { (flushedBytes, longestFlush) = (0, 0) }
+        let sent = max(0, flushedBytes - bytes) % max(1, longestFlush)
+        return (bytes + sent + frames.unprocessedBytes, bytes > 0 ? unread.since : nil)
+    }
+
+    /// Gathers whole frames for the next flush: long ones as they are, without a copy.
+    package func write(frames: ByteBuffer) {
+        guard channel != nil, frames.readableBytes > 0 else { return }
+        guard frames.readableBytes >= Self.uncopiedBytesMin else {
+            pending.writeImmutableBuffer(frames)
+            return
+        }
+        if pending.readableBytes > 0 { flush() }
+        pending = frames
+    }
+
+    private static let uncopiedBytesMin = 64 << 10
+
+    /// What was flushed since the socket had taken in everything, and the longest of it.
+    private var flushedBytes = 0
+    private var longestFlush = 0
+
+    /// Counts at once what the socket does not take in, or many answers would be on their way before anybody looked.
+    private func noteUnsent(_ bytes: Int) {
+        guard bufferedBytes > 0 else {
+            (flushedBytes, longestFlush) = (0, 0)
+            return
+        }
+        (flushedBytes, longestFlush) = (flushedBytes + bytes, max(longestFlush, bytes))
+        memory?.answersWait(bytes)
+    }
+
+    /// Handed to the socket, which has not taken them in.
+    private var bufferedBytes: Int {
+        channel.flatMap { try? $0.syncOptions?.getOption(.bufferedWritableBytes) } ?? 0
     }
 
     /// Gathers bytes for the next flush.
     package func write(_ body: (inout ByteBuffer) -> Void) {
         if channel != nil { body(&pending) }
     }
+
+    /// Who is at the other end, for the log.
+    package private(set) lazy var remoteAddress: String = {
+        guard let address = channel?.remoteAddress, let host = address.ipAddress, let port = address.port else {
+            return "?"
+        }
+        return Address(host: host, port: port).description
+    }()
 
     package var hasUnflushed: Bool { pending.readableBytes > 0 }
 
@@ -215,6 +259,7 @@ package final class FrameConnection: ChannelInboundHandler {
         let bytes = pending.readableBytes
         channel.writeAndFlush(pending, promise: nil)
         pending = channel.allocator.buffer(capacity: min(bytes, 1 << 16))
+        if bytes >= Self.uncopiedBytesMin || flushedBytes > 0 { noteUnsent(bytes) }
         if !channel.isWritable && !isSlow {
             isSlow = true
             _ = channel.setOption(.autoRead, value: false)

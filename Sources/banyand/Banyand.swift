@@ -1,4 +1,5 @@
 import ArgumentParser
+import CMalloc
 import Console
 import Glibc
 import Logging
@@ -106,6 +107,9 @@ struct Banyand: AsyncParsableCommand {
     var logFormat = LogFormat.text
 
     static func main() {
+        // Long answers and requests go back to the system as soon as they are done with, so that what a member holds is what it
+        // says that it holds.
+        _ = mallopt(M_MMAP_THRESHOLD, 256 << 10)
         Descriptors.raiseLimit()
         _ = ServerService.inherited
         Console.start(Self.self)
