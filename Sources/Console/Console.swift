@@ -159,7 +159,10 @@ package enum Console {
     package static func write(_ bytes: [UInt8], to file: CInt, patience: CInt = -1) throws(SystemError) {
         var rest = bytes[...]
         while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
+            // So much goes into a pipe that is ready for some, without waiting.
+            let piece = patience < 0 ? rest : rest.prefix(4096)
+            if patience >= 0 { try ready(file, POLLOUT, patience, else: SystemError(code: EAGAIN)) }
+            let count = piece.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
             if count < 0 {
                 try wait(for: file, POLLOUT, patience)
             } else {
@@ -190,6 +193,12 @@ package enum Console {
         let error = SystemError()
         if error.code == EINTR { return }
         guard error.code == EAGAIN else { throw error }
+        try ready(file, event, patience, else: error)
+    }
+
+    private static func ready(
+        _ file: CInt, _ event: CInt, _ patience: CInt, else error: SystemError
+    ) throws(SystemError) {
         var descriptor = pollfd(fd: file, events: CShort(event), revents: 0)
         let count = poll(&descriptor, 1, patience)
         if count == 0 { throw error }

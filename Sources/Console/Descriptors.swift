@@ -13,7 +13,7 @@ package enum Descriptors {
     }
 
     /// Allows as many as the system does: the lower limit is there for programs that can't count beyond 1,024.
-    static func raiseLimit() {
+    package static func raiseLimit() {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur < limit.rlim_max
         else { return }

@@ -242,7 +242,35 @@ extension Replica {
         if wasMember, !isMember {
             logger.warning("this member was removed from the cluster; it can be stopped, and its directory deleted")
         }
+        if isMember { isRemoved = false } else if wasMember { isRemoved = true }
         wasMember = isMember
+    }
+
+    /// A member that was let go while it could not hear of it learns it from others. It goes on: anybody may say such a thing.
+    func isDisowned(by member: Member, _ reason: String) {
+        guard core.leader == nil else { return }
+        if disowned == nil {
+            logger.warning(
+                "this member seems to be removed from the cluster; if it was, stop it and delete its directory",
+                metadata: [
+                    "peer": "\(member.id)", "address": "\(member.address)", "reason": "\(ForeignText.plain(reason))",
+                ])
+        }
+        disowned = (member.peer, ForeignText.plain(reason), disowned?.since ?? core.now)
+    }
+
+    private static let disownedMin: Nanoseconds = 3_000_000_000
+
+    /// What clients are told by a member that nobody leads any more, since it belongs to no cluster; nil of any other.
+    var removedGoodbye: Goodbye? {
+        guard core.leader == nil, isRemoved || disowned != nil else { return nil }
+        // An election is over sooner: then it was said by somebody who knows nothing.
+        guard isRemoved || core.now - (disowned?.since ?? core.now) >= Self.disownedMin else { return nil }
+        let how = disowned.map { " (member \(memberID(of: $0.by)) says: \($0.reason))" } ?? ""
+        return Goodbye(
+            .unknownIncarnation,
+            "member \(identity.memberID) \(isRemoved ? "was" : "seems to be") removed from the cluster; ask the others\(how)"
+        )
     }
 
     /// What the peer is to know last leaves with this turn.

@@ -11,7 +11,7 @@ extension Server {
     func makeConnection() -> FrameConnection {
         lastConnection += 1
         if let other = admission.opened(lastConnection, at: Clock.now) {
-            strangers.removeValue(forKey: other)?.say(Self.noHello)
+            strangers.removeValue(forKey: other).map { end($0, Self.noHello) }
         }
         let connection = FrameConnection(
             id: lastConnection, memory: memory, unfinishedFrames: unfinishedFrames,
@@ -21,9 +21,7 @@ extension Server {
                 connections[connection.id] = nil
                 admission.closed(connection.id)
                 replica?.closed(connection)
-                if let error = error as? ProtocolError {
-                    logger.warning("connection refused", metadata: ["reason": "\(error)"])
-                }
+                if let error = error as? ProtocolError { told(error, by: connection) }
             })
         strangers[connection.id] = connection
         return connection
@@ -52,13 +50,13 @@ extension Server {
         }
         for id in admission.overdue(at: now) {
             admission.closed(id)
-            strangers.removeValue(forKey: id)?.say(Self.noHello)
+            strangers.removeValue(forKey: id).map { end($0, Self.noHello) }
         }
         // A copy: who is sent away is gone from the other.
         for connection in Array(connections.values) {
             let (isHeard, isLate) = connection.look(at: now)
             if isHeard { admission.heard(connection.id, at: now) }
-            if isLate { connection.say(Self.lateFrame) }
+            if isLate { end(connection, Self.lateFrame) }
         }
     }
 
@@ -67,7 +65,29 @@ extension Server {
     func endLongestFrame() {
         let unfinished = connections.values.filter { $0.unfinishedBytes > 0 }
         let first = unfinished.min { ($0.unfinishedSince, $1.id) < ($1.unfinishedSince, $0.id) }
-        first?.say(Goodbye(.shuttingDown, "too many frames are on their way, and this one took the longest"))
+        first.map { end($0, Goodbye(.shuttingDown, "too many frames are on their way, and this one took the longest")) }
+    }
+
+    private func end(_ connection: FrameConnection, _ goodbye: Goodbye) {
+        logger.info(
+            "connection ended", metadata: ["from": "\(connection.remoteAddress)", "reason": "\(goodbye.reason)"])
+        connection.say(goodbye)
+    }
+
+    /// A peer that comes again and again is told of once.
+    private func refuse(_ connection: FrameConnection, _ reason: String, _ hello: Hello?) {
+        let reason = ForeignText.plain(reason)
+        let isNews = hello.map { $0.role == .client || refusedPeers.refused($0.incarnation, reason) } ?? true
+        logger.log(
+            level: isNews ? .warning : .debug, "connection refused",
+            metadata: ["from": "\(connection.remoteAddress)", "reason": "\(reason)"])
+    }
+
+    /// What came over the connection can't be read.
+    private func told(_ error: ProtocolError, by connection: FrameConnection) {
+        refuse(connection, error.description, nil)
+        guard let hello = connection.hello, hello.role == .peer, let replica else { return }
+        replica.report(Offence(peer: PeerID(hello.incarnation), term: replica.core.term, kind: .unreadable))
     }
 
     /// Gives a connection its place, and tells another that it has none any more.
@@ -79,8 +99,9 @@ extension Server {
         case .welcome(let other), .operators(let other):
             if case .operators = verdict { connection.isForOperators = true }
             guard let other else { return }
-            connections[other]?.say(
-                Goodbye(.shuttingDown, "all places are taken, and this connection was idle the longest"))
+            connections[other].map {
+                end($0, Goodbye(.shuttingDown, "all places are taken, and this connection was idle the longest"))
+            }
         case .full: throw Goodbye(.shuttingDown, "all places are taken, and none of them is idle")
         }
     }
@@ -90,15 +111,17 @@ extension Server {
             if let hello = connection.hello {
                 try received(frame, from: hello, on: connection)
             } else {
-                try greet(Hello(frame), on: connection)
+                let hello = try Hello(frame)
+                do { try greet(hello, on: connection) } catch let goodbye as Goodbye {
+                    refuse(connection, goodbye.reason, hello)
+                    connection.say(goodbye)
+                }
             }
         } catch let goodbye as Goodbye {
-            if goodbye.code != .shuttingDown {
-                logger.warning("connection refused", metadata: ["reason": "\(ForeignText.plain(goodbye.reason))"])
-            }
+            refuse(connection, goodbye.reason, connection.hello)
             connection.say(goodbye)
         } catch let error as ProtocolError {
-            logger.warning("connection refused", metadata: ["reason": "\(error)"])
+            told(error, by: connection)
             connection.say(Goodbye(.protocolError, error.description))
         } catch {
             fatal("\(error)")

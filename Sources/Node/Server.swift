@@ -48,11 +48,13 @@ package final class Server {
     var connections: [UInt64: FrameConnection] = [:]
     /// Those that have not said hello.
     var strangers: [UInt64: FrameConnection] = [:]
-    var admission = Admission(Admission.Limits(descriptors: Descriptors.limit))
+    var admission = Admission(.ofProcess)
     let unfinishedFrames = UnfinishedFrames()
     /// When last a connection could not be taken in, for want of a descriptor; nil again a second later.
     var starvedAt: Nanoseconds?
     private var looking: RepeatedTask?
+    /// Peers that were refused, by their directory.
+    var refusedPeers = Refusals<UInt64>()
 
     /// Opens the directory and decides who this member is. Nothing runs yet.
     ///
@@ -201,15 +203,35 @@ package final class Server {
     /// Listens, and runs. On the loop's thread.
     package func start() -> EventLoopFuture<Void> {
         let this = NIOLoopBound(self, eventLoop: loop)
-        let address = address
+        return listen(until: .now() + Self.portPatience).flatMapThrowing { channel in try this.value.started(channel) }
+    }
+
+    /// What is left of a connection that had this port lasts for a minute.
+    private static let portPatience = TimeAmount.seconds(75)
+
+    private func listen(until end: NIODeadline, isFirst: Bool = true) -> EventLoopFuture<any Channel> {
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let (address, loop) = (address, loop)
         return Listener.bind(
             address, on: loop, accept: { this.value.makeConnection() }, starved: { this.value.starved($0) }
         )
-        .flatMapErrorThrowing { error in
-            let reason = (error as? IOError).map { String(cString: strerror($0.errnoCode)) } ?? "\(error)"
-            throw StartError("can't listen on \(address): \(reason)")
+        .flatMapError { error in
+            let code = (error as? IOError)?.errnoCode
+            let reason = code.map { String(cString: strerror($0)) } ?? "\(error)"
+            let failure = StartError("can't listen on \(address): \(reason)")
+            guard code == EADDRINUSE, .now() < end else { return loop.makeFailedFuture(failure) }
+            return Listener.isTaken(address, on: loop).flatMap { isTaken in
+                guard !isTaken else { return loop.makeFailedFuture(failure) }
+                if isFirst {
+                    this.value.logger.notice(
+                        "the port belongs to a connection that ends: waiting for it",
+                        metadata: ["address": "\(address)"])
+                }
+                return loop.scheduleTask(in: .milliseconds(250)) {}.futureResult.flatMap {
+                    this.value.listen(until: end, isFirst: false)
+                }
+            }
         }
-        .flatMapThrowing { channel in try this.value.started(channel) }
     }
 
     private func started(_ channel: any Channel) throws {

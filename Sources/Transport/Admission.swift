@@ -1,3 +1,4 @@
+import Glibc
 import Raft
 
 /// Who may be connected: how many clients and peers, and how many that have not said who they are.
@@ -8,16 +9,26 @@ package struct Admission: Sendable {
     package struct Limits: Equatable, Sendable {
         package var clients: Int
         package var operators = 16
-        package var peers = 64
+        /// Each member opens up to three connections to each other one.
+        package var peers = 3 * Configuration.membersMax
         package var strangers = 128
 
         /// Descriptors for files, snapshots and this member's own links.
         private static let own = 128
 
+        /// What this process may have open.
+        package static var ofProcess: Limits {
+            var limit = rlimit()
+            guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else {
+                return Limits(descriptors: 1024)
+            }
+            return Limits(descriptors: Int(clamping: limit.rlim_cur))
+        }
+
         /// - Parameter descriptors: how many the process may have open.
         package init(descriptors: Int) {
             if descriptors < 1024 {
-                (operators, peers, strangers) = (4, max(8, descriptors / 16), max(8, descriptors / 16))
+                (operators, peers, strangers) = (4, max(24, descriptors / 8), max(8, descriptors / 16))
             }
             let others = operators + peers + strangers + min(Self.own, descriptors / 4)
             clients = min(4096, max(8, descriptors - others))
@@ -80,7 +91,8 @@ package struct Admission: Sendable {
         if counts[kind, default: 0] >= limit {
             other =
                 places.filter { $0.value.kind == kind && !isBusy($0.key) }
-                .min { ($0.value.heardAt, $0.key) < ($1.value.heardAt, $1.key) }?.key
+                // Of those that came at once, who was here before stays.
+                .min { ($0.value.heardAt, $1.key) < ($1.value.heardAt, $0.key) }?.key
             guard let other else { return nil }
             closed(other)
         }

@@ -43,4 +43,19 @@ package enum Listener {
             }
             .bind(host: address.host, port: address.port)
     }
+
+    /// Whether somebody listens at `address`. Else what is in the way of listening there is a connection, or what is left of
+    /// one, and it passes.
+    package static func isTaken(_ address: Address, on loop: any EventLoop) -> EventLoopFuture<Bool> {
+        ClientBootstrap(group: loop)
+            .connectTimeout(.milliseconds(500))
+            .channelOption(.socketOption(.so_reuseaddr), value: 1)
+            .connect(host: address.isWildcard ? "localhost" : address.host, port: address.port)
+            .map { channel in
+                let isItself = channel.localAddress == channel.remoteAddress
+                channel.close(promise: nil)
+                return !isItself
+            }
+            .recover { _ in false }
+    }
 }

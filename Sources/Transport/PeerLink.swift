@@ -66,6 +66,9 @@ package final class PeerLink {
         ClientBootstrap(group: loop)
             .connectTimeout(.milliseconds(1000))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            // The port that the system takes for it may be a member's: what is left of this connection must not keep that one
+            // from listening.
+            .channelOption(.socketOption(.so_reuseaddr), value: 1)
             .channelOption(.writeBufferWaterMark, value: .init(low: Self.unsentBytesMax / 2, high: Self.unsentBytesMax))
             .channelOption(Pipeline.userTimeout, value: Pipeline.unacknowledgedMillisecondsMax)
             .channelInitializer { channel in
@@ -86,6 +89,9 @@ package final class PeerLink {
             .whenComplete { result in
                 switch result {
                 case .failure: this.value.broke()
+                // Nobody listens there, and the system happened to connect the port with itself.
+                case .success(let channel) where channel.localAddress == channel.remoteAddress:
+                    channel.close(promise: nil)
                 case .success: this.value.greet()
                 }
             }

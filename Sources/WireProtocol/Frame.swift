@@ -62,6 +62,8 @@ package struct Frame: Equatable, Sendable {
     package static let headerByteCount = 24
     /// The longest body: one command with its path and content, or 1 MiB of entries, and what stands around them.
     package static let bodyBytesMax = (1 << 20) + (64 << 10)
+    /// Nobody waits longer for an answer, whatever a request says.
+    package static let deadlineMillisecondsMax: UInt32 = 600_000
     /// The longest query: a path, and a name to go on behind.
     package static let queryBytesMax = 8 << 10
     /// The longest body before a hello was answered.

@@ -60,7 +60,7 @@ struct AdmissionTests {
         for id in 5...6 {
             #expect(greet(UInt64(id), isPeer: true, at: 5, busy) == .welcome(insteadOf: nil))
         }
-        #expect(greet(7, isPeer: true, at: 6, busy) == .welcome(insteadOf: 5))
+        #expect(greet(7, isPeer: true, at: 6, busy) == .welcome(insteadOf: 6))
     }
 
     @Test("who says no hello is sent away in time, and gives way before to who comes")
