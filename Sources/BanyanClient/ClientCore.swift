@@ -484,7 +484,7 @@ final class ClientCore {
     // MARK: patience
 
     /// Looks now and then whether the member goes on with a request that may take long.
-    func watch(_ request: Request, _ last: [MemberStatus.Work] = []) {
+    func watch(_ request: Request, _ last: [UInt64] = []) {
         guard !request.isOver, !isClosed, let patience = request.patience, let address = request.address else { return }
         let this = NIOLoopBound((self, request), eventLoop: loop)
         loop.scheduleTask(in: min(.milliseconds(500), .nanoseconds(patience.nanoseconds / 4))) {
@@ -494,9 +494,11 @@ final class ClientCore {
                 Request(
                     kind: .status, body: ByteBuffer(), deadline: .now() + patience,
                     completion: { [weak core] in
+                        // What is only said, as how long something stands still, is no progress.
                         let work = (try? $0.get()).flatMap { try? MemberStatus($0).workUnderWay }
-                        if let work, work != last { request.progressed() }
-                        core?.watch(request, work ?? last)
+                        let done = work?.map(\.bytesDone).filter { $0 > 0 }
+                        if let done, done != last { request.progressed() }
+                        core?.watch(request, done ?? last)
                     }, address: address))
         }
     }

@@ -135,7 +135,8 @@ public struct VerificationReport: Equatable, Sendable {
         digest = String(repeating: "0", count: 32 - digits.count) + digits
         rows = found.rows
         bytes = found.bytes
-        entries = found.lastEntry == 0 ? 0 : found.lastEntry - found.firstEntry + 1
+        entries =
+            found.lastEntry == 0 || found.firstEntry > found.lastEntry ? 0 : found.lastEntry - found.firstEntry &+ 1
         seconds = Double(found.milliseconds) / 1000
         damage = found.damage
         self.obstacle = obstacle

@@ -143,7 +143,7 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
             "no member can be reached: \(reasons): see that they run, and check the addresses (--nodes or BANYAN_NODES)"
         case .memberUnreachable(let trouble): "\(trouble): see that it runs"
         case .noQuorum(let answers):
-            "no leader could be reached in time (\(answers)): nothing was done; a majority of the members must run: see "
+            "no leader served this in time (\(answers)): nothing was done; a majority of the members must run: see "
                 + "'banyan status', and try again"
         case .differentClusters(let addresses):
             "\(addresses): name the members of one cluster with --nodes or BANYAN_NODES"

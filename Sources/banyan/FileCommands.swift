@@ -255,7 +255,9 @@ struct StatCommand: AsyncParsableCommand {
         let result = EntryResult(path: path.text, info)
         let nanoseconds = (info.modificationTime % 1_000_000_000 + 1_000_000_000) % 1_000_000_000
         let second = FileInfo(
-            kind: info.kind, size: info.size, mode: info.mode, modificationTime: info.modificationTime - nanoseconds,
+            kind: info.kind, size: info.size, mode: info.mode,
+            // A client can store any time, the earliest of all too.
+            modificationTime: max(info.modificationTime, .min + 1_000_000_000) - nanoseconds,
             revision: info.revision)
         let digits = String(nanoseconds + 1_000_000_000).dropFirst()
         try cluster.show(

@@ -87,7 +87,8 @@ struct StatusCommand: AsyncParsableCommand {
             let free = statistics["free_bytes"]
         else { return ["", "", "", ""] }
         return [
-            ByteSize(bytes: bytes).rounded, "\(bytes == 0 ? 0 : unused * 100 / bytes) %",
+            ByteSize(bytes: bytes).rounded,
+            "\(bytes == 0 ? 0 : Int(100 * Double(min(unused, bytes)) / Double(bytes))) %",
             ByteSize(bytes: free).rounded, statistics["clients_bytes"].map { ByteSize(bytes: $0).rounded } ?? "",
         ]
     }
