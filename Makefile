@@ -7,7 +7,7 @@ SWIFT ?= swift
 # rest, at run time, cost puts a tenth and gets a sixth of their rate, and stay in what the tests run.
 RELEASE := -c release --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help run build test bench growth instructions chaos disks failover powercut intruders lint format clean packages python
+.PHONY: help run build test bench growth instructions chaos attacks disks failover powercut intruders lint format clean packages python
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -28,9 +28,13 @@ test: packages python ## Build everything optimized and run all tests.
 
 CHAOS_SECONDS ?= 300
 
-chaos: packages ## Do the worst to five real members, for CHAOS_SECONDS, and check what their clients saw.
+chaos: packages ## Do the worst to five real members, beside a hostile crowd, for CHAOS_SECONDS, and check what their clients saw.
 	$(SWIFT) build $(TESTING) --build-tests
 	BANYAN_CHAOS_SECONDS=$(CHAOS_SECONDS) $(SWIFT) test $(TESTING) --skip-build --filter ChaosTests/chaos
+
+attacks: packages ## Attack real members at their ports, in all ways and rounds that the tests know, and print how they bear it.
+	$(SWIFT) build $(TESTING) --build-tests
+	BANYAN_ATTACKS=1 $(SWIFT) test $(TESTING) --skip-build --filter 'Forged|HostileClientTests|UnreadLogTests'
 
 DISK_SECONDS ?= 300
 

@@ -19,7 +19,9 @@ struct ChaosTests {
         ProcessInfo.processInfo.environment[name].flatMap(UInt64.init)
     }
 
-    @Test("five members under kills, stops, cuts, lost disks and changes of membership lose nothing and never lie")
+    @Test(
+        "five members under kills, stops, cuts, lost disks, changes of membership and a hostile crowd lose nothing and never lie"
+    )
     func chaos() async throws {
         let seconds = Self.environment("BANYAN_CHAOS_SECONDS") ?? 20
         let seed = Self.environment("BANYAN_CHAOS_SEED") ?? UInt64.random(in: 0...UInt64.max)
@@ -33,6 +35,7 @@ struct ChaosTests {
                 "--nodes", cluster.addresses.joined(separator: ","), "--workload", "register", "--clients", "10",
                 "--connections", "5", "--files", "5", "--duration", "\(seconds)s", "--history", history,
             ])
+        let crowd = HostileCrowd(ports: cluster.ports, seed: seed)
         let end = ContinuousClock.now + .seconds(Int(seconds) - 3)
         var done: [Fault: Int] = [:]
         while ContinuousClock.now < end {
@@ -43,6 +46,7 @@ struct ChaosTests {
         print("chaos: \(done.map { "\($0.key) \($0.value)" }.sorted().joined(separator: ", "))")
         try recover(cluster)
         try await load.ended()
+        print("chaos: meanwhile \(await crowd.stop())")
         #expect(load.terminationStatus == 0, "the load tool failed; the history is in \(history)")
         let check = try await cluster.run("banyan-sim", ["--check", history])
         if check.code != 0 {

@@ -67,4 +67,34 @@ struct FullDiskTests {
         #expect(try await cluster.run("banyan", nodes + ["compact", "1"]).code == 0)
         await client.close()
     }
+
+    @Test(
+        "a disk fills up within a commit, the leader's or a follower's: the others go on, and it comes back by itself when there is room"
+    )
+    func fullDisk() async throws {
+        let cluster = try await TestCluster.start(members: 3, options: ["--reserve", "1MiB"], hasBadDisks: true)
+        let client = cluster.client(timeout: .seconds(5))
+        _ = try await client.put("/before", [1])
+        let leader = try await cluster.leader()
+        for id in [leader % 3 + 1, leader] {
+            try cluster.disk(id).fill(leaving: 0)
+            // New pages of the log: the small writes before may have found room in old ones.
+            let content = [UInt8](repeating: UInt8(id), count: 200_000)
+            let isMet = await cluster.condition {
+                _ = try? await client.put("/big", content)
+                return try cluster.disk(id).refused > 0
+            }
+            #expect(isMet)
+            #expect(await cluster.condition { try await client.put("/meanwhile", [2]) > 0 })
+            let said = await cluster.condition { try cluster.log(id).lowercased().contains("no space left") }
+            let log = try cluster.log(id).suffix(600)
+            #expect(said, "\(log)")
+            try cluster.disk(id).fill(leaving: nil)
+            #expect(await cluster.membersAgree(client))
+            #expect(cluster.isRunning(id))
+        }
+        #expect(try await client.get("/before").content == [1])
+        #expect(try await client.get("/meanwhile").content == [2])
+        await client.close()
+    }
 }

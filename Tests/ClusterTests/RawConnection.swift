@@ -7,6 +7,8 @@ import WireProtocol
 final class RawConnection {
     private let descriptor: Int32
     private var received = ByteBuffer()
+    /// What came last.
+    private var room = [UInt8](repeating: 0, count: 4096)
 
     /// - Parameter receiveBytes: what the system takes in for a reader who does not read; nil: as it likes.
     init(to port: Int, receiveBytes: Int32? = nil) throws {
@@ -63,32 +65,33 @@ final class RawConnection {
     func frame() throws -> Frame? {
         while true {
             if let frame = try received.readFrame(bodyBytesMax: Frame.bodyBytesMax) { return frame }
-            guard let bytes = read(upTo: 1 << 16, waits: true), !bytes.isEmpty else { return nil }
-            received.writeBytes(bytes)
+            guard let count = receive(upTo: room.count, waits: true), count > 0 else { return nil }
+            received.writeBytes(room[..<count])
         }
     }
 
     /// Takes in what has come, and throws it away.
-    func drain(upTo limit: Int) { _ = read(upTo: limit, waits: false) }
+    func drain(upTo limit: Int) { _ = receive(upTo: min(limit, room.count), waits: false) }
 
-    /// Nil: nothing came. Empty: the other side has closed.
-    private func read(upTo limit: Int, waits: Bool) -> [UInt8]? {
-        var bytes = [UInt8](repeating: 0, count: limit)
-        let count = recv(descriptor, &bytes, limit, waits ? 0 : Int32(MSG_DONTWAIT))
-        if count < 0 { return errno == EAGAIN || errno == EINTR ? nil : [] }
-        return Array(bytes[..<count])
+    /// - Returns: how many bytes came into `room`; nil: nothing came; 0: the other side has closed.
+    private func receive(upTo limit: Int, waits: Bool) -> Int? {
+        let count = room.withUnsafeMutableBytes {
+            recv(descriptor, $0.baseAddress, limit, waits ? 0 : Int32(MSG_DONTWAIT))
+        }
+        if count < 0 { return errno == EAGAIN || errno == EINTR ? nil : 0 }
+        return count
     }
 
     /// Says that nothing more comes, and waits until the other side has read all that came, and closed.
     func finish() {
         shutdown(descriptor, Int32(SHUT_WR))
-        while let bytes = read(upTo: 1 << 16, waits: true), !bytes.isEmpty {}
+        while let count = receive(upTo: room.count, waits: true), count > 0 {}
     }
 
     /// Whether the other side has closed: only what was not read before can hide it.
     var isClosed: Bool {
-        while let bytes = read(upTo: 1 << 16, waits: false) {
-            if bytes.isEmpty { return true }
+        while let count = receive(upTo: room.count, waits: false) {
+            if count == 0 { return true }
         }
         return false
     }

@@ -30,10 +30,12 @@ final class TestCluster {
 
     /// Starts a new cluster and waits until it has a leader.
     static func start(
-        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false, hasBadDisks: Bool = false
+        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false, hasBadDisks: Bool = false,
+        descriptorsMax: Int? = nil
     ) async throws -> TestCluster {
         let cluster = try TestCluster(
-            members: members, spare: spare, options: options, isProxied: isProxied, hasBadDisks: hasBadDisks)
+            members: members, spare: spare, options: options, isProxied: isProxied, hasBadDisks: hasBadDisks,
+            descriptorsMax: descriptorsMax)
         for id in 1...members { try cluster.start(id, isNew: true) }
         _ = try await cluster.leader()
         return cluster
@@ -42,10 +44,13 @@ final class TestCluster {
     /// - Parameters:
     ///   - spare: members more that can join later.
     ///   - hasBadDisks: each member's disk does what `disks` says.
+    ///   - descriptorsMax: what the system lets each member have.
     init(
-        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false, hasBadDisks: Bool = false
+        members: Int, spare: Int = 0, options: [String] = [], isProxied: Bool = false, hasBadDisks: Bool = false,
+        descriptorsMax: Int? = nil
     ) throws {
         self.options = options
+        self.descriptorsMax = descriptorsMax
         founders = members
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("banyan-test-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -66,6 +71,8 @@ final class TestCluster {
                 control: folder.appendingPathComponent("\(id).disk").path)
         }
     }
+
+    private let descriptorsMax: Int?
 
     /// The members' disks, where a test plays them.
     private var disks: [Int: BadDisk] = [:]
@@ -108,7 +115,11 @@ final class TestCluster {
     /// Memory of its own, LMDB's map not counted.
     func residentBytes(_ id: Int) throws -> Int {
         guard let process = processes[id] else { throw Failure(description: "member \(id) does not run") }
-        let status = try String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8)
+        let file = open("/proc/\(process.processIdentifier)/status", O_RDONLY | O_CLOEXEC)
+        defer { close(file) }
+        var bytes = [UInt8](repeating: 0, count: 16 << 10)
+        let count = max(0, read(file, &bytes, bytes.count))
+        let status = String(decoding: bytes[..<count], as: UTF8.self)
         guard let match = status.firstMatch(of: /RssAnon:\s+(\d+) kB/), let kibibytes = Int(match.1) else {
             throw Failure(description: "the system does not say how much memory member \(id) has")
         }
@@ -127,7 +138,9 @@ final class TestCluster {
         if listenPorts != ports { arguments += ["--listen", "127.0.0.1:\(listenPorts[id - 1])"] }
         var environment = try disks[id]?.environment() ?? [:]
         if let point { environment[CrashPoint.variable] = point }
-        let process = try launch("banyand", arguments, log: "\(id).log", errors: errors, environment: environment)
+        let process = try launch(
+            "banyand", arguments, log: "\(id).log", errors: errors, descriptorsMax: descriptorsMax,
+            environment: environment)
         processes[id] = process
         return process
     }
@@ -268,7 +281,7 @@ final class TestCluster {
 
     private func launch(
         _ name: String, _ arguments: [String], log: String, errors: FileHandle? = nil,
-        environment: [String: String] = [:]
+        descriptorsMax: Int? = nil, environment: [String: String] = [:]
     ) throws -> Process {
         let path = folder.appendingPathComponent(log).path
         guard FileManager.default.createFile(atPath: path, contents: nil) else {
@@ -277,6 +290,11 @@ final class TestCluster {
         let process = Process()
         process.executableURL = try Self.program(name)
         process.arguments = arguments
+        if let descriptorsMax {
+            let command = "ulimit -n \(descriptorsMax) && exec \"$0\" \"$@\""
+            process.arguments = ["-c", command, try Self.program(name).path] + arguments
+            process.executableURL = URL(fileURLWithPath: "/bin/sh")
+        }
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardInput = FileHandle.nullDevice
         // What it prints is not the test's.

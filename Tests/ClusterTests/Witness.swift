@@ -98,17 +98,49 @@ struct Witness {
         }
         #expect(isWhole, "\(name) changed the membership for good: \(found)")
         try await expectFiles(after: name)
-        let agree = await cluster.condition {
-            let members = try await client.status().filter { $0.role != "unreachable" }
-            return members.count == processes.count && Set(members.map { "\($0.appliedIndex) \($0.digest)" }).count == 1
+        var agree = await cluster.condition(within: .seconds(5)) { try await membersAgree() }
+        if !agree {
+            // Whose state differs is found where all compare theirs, and is brought level.
+            try await writeToNextDigest()
+            agree = await cluster.condition {
+                _ = try await client.put("/after", [1])
+                return try await membersAgree()
+            }
         }
         if !agree {
             let members = try await client.status().map {
                 "\($0.id) \($0.role) term \($0.term) applied \($0.appliedIndex) \($0.digest.prefix(8))"
             }
-            Issue.record("members differ after \(name): \(members.joined(separator: "; "))")
+            let logs = processes.keys.sorted().map { "member \($0): " + ((try? cluster.log($0).suffix(2000)) ?? "") }
+            Issue.record(
+                "members differ after \(name): \(members.joined(separator: "; "))\n\(logs.joined(separator: "\n"))")
         }
         expectProcesses(after: name)
+    }
+
+    private func membersAgree() async throws -> Bool {
+        let members = try await client.status().filter { $0.role != "unreachable" }
+        return members.count == processes.count && Set(members.map { "\($0.appliedIndex) \($0.digest)" }).count == 1
+    }
+
+    /// Members remember their states' digests at the multiples of this index.
+    private static let indexesBetweenDigests: UInt64 = 4096
+
+    /// - Returns: that index.
+    @discardableResult
+    func writeToNextDigest() async throws -> UInt64 {
+        let last = try await client.status().map(\.appliedIndex).max() ?? 0
+        let next = (last / Self.indexesBetweenDigests + 1) * Self.indexesBetweenDigests
+        let client = client
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for writer in 0..<64 as Range<UInt64> {
+                group.addTask {
+                    for _ in 0...(next - last) / 64 { _ = try await client.put("/filling/\(writer)", [1]) }
+                }
+            }
+            try await group.waitForAll()
+        }
+        return next
     }
 
     private func expectFiles(after name: String) async throws {
