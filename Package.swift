@@ -13,7 +13,7 @@ import PackageDescription
 //     Raft      LMDB     Deflate     XXHash        the pure core; owned wrappers
 //     Threads                                      threads that own their data
 //     CrashPoints                                  where tests end a process
-//     CLMDB     CZlib    CLibdeflate CXXHash  CMalloc  system libraries
+//     CLMDB     CZlib    CLibdeflate CXXHash       system libraries
 
 let strict: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -63,7 +63,6 @@ let package = Package(
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CLibdeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
-        .systemLibrary(name: "CMalloc"),
 
         .target(name: "Raft", swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "CrashPoints"], swiftSettings: strict),
@@ -119,7 +118,7 @@ let package = Package(
         .executableTarget(
             name: "banyand",
             dependencies: [
-                "CMalloc", "Node", "Transport", "WireProtocol", "Console", "MemberLog", logging, arguments, nioCore,
+                "Node", "Transport", "WireProtocol", "Console", "MemberLog", logging, arguments, nioCore,
                 nioPosix,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: strict),

@@ -342,6 +342,8 @@ private final class Executor {
         let bytes = frames.writerIndex - start
         if let read, bytes > waiter.answerBytesMax {
             frames.moveWriterIndex(to: start)
+            // The room that it took is another's at once.
+            if start == 0 { frames = ByteBuffer() }
             report.answers[position].tooLong.append(read)
             return
         }

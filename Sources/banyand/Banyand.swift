@@ -1,5 +1,4 @@
 import ArgumentParser
-import CMalloc
 import Console
 import Glibc
 import Logging
@@ -107,9 +106,6 @@ struct Banyand: AsyncParsableCommand {
     var logFormat = LogFormat.text
 
     static func main() {
-        // Long answers and requests go back to the system as soon as they are done with, so that what a member holds is what it
-        // says that it holds.
-        _ = mallopt(M_MMAP_THRESHOLD, 256 << 10)
         Descriptors.raiseLimit()
         _ = ServerService.inherited
         Console.start(Self.self)

@@ -177,7 +177,8 @@ struct HostileClientTests {
                         if isDripping { for connection in held { connection.drain(upTo: 4096) } }
                     }
                     try Self.expectBounded(cluster, leader, "unread \(name)")
-                    if kind == .read, body.count < 20 {
+                    // Memory that was held once is not all given back to the system: later attacks grow into it.
+                    if number == 0, !isDripping {
                         try await Self.expectAccount(witness, cluster, leader, since: before, "unread \(name)")
                     }
                     withExtendedLifetime(held) {}
