@@ -147,7 +147,7 @@ struct LoadToolTests {
         #expect(try await load(cluster, short + ["--during", "kill-leader@1s"]).code == 2)
         // The second finds nobody any more: the load ends with that.
         let (none, second, words) = try await load(
-            cluster, ["--warmup", "0s", "--duration", "60s", "--during", "kill-leader@0.1s,kill-leader@0.2s"])
+            cluster, ["--warmup", "0s", "--duration", "60s", "--during", "kill-leader@0.1s,kill-leader@2s"])
         #expect(none == nil && second == 5, "\(words)")
         try cluster.start(1)
         _ = try await cluster.leader()
