@@ -93,7 +93,7 @@ final class LinkProxy: Sendable {
             guard let role = head.getInteger(at: 24 + 8, as: UInt8.self),
                 let id = head.getInteger(at: 24 + 20, as: UInt64.self)
             else { return }
-            opener = role == 2 ? Int(id) : 0
+            opener = role == 2 ? Int(clamping: id) : 0
         }
 
         private var isCut: Bool { opener.map { $0 > 0 && rules.isCut($0, member) } ?? false }
