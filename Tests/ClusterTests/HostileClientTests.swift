@@ -125,7 +125,6 @@ struct HostileClientTests {
                 }
                 position += 1
                 _ = try await witness.client.put("/meanwhile", [1])
-                try await Task.sleep(for: .milliseconds(300))
                 return speakers.allSatisfy { $0.0.isClosed }
             }
             #expect(areGone)

@@ -2,7 +2,6 @@ import BanyanClient
 import Foundation
 import NIOCore
 import Raft
-import Synchronization
 import WireProtocol
 
 /// Annoys the members of a cluster on a thread of its own, while something else is tested: by what no sound client or member
@@ -13,43 +12,45 @@ final class HostileCrowd: Sendable {
             hangUp
     }
 
-    private let isOver = Atomic(false)
-    private let state = Mutex(State())
-
-    private struct State {
-        var done: [String: Int] = [:]
-        var hasEnded = false
-    }
+    /// Signalled once: when it is to end, and when it has.
+    private let isOver = DispatchSemaphore(value: 0)
+    private let hasEnded: AsyncStream<[String: Int]>
 
     init(ports: [Int], seed: UInt64) {
         RawConnection.raiseLimit()
-        Thread.detachNewThread { [self] in
+        let (stream, done) = AsyncStream.makeStream(of: [String: Int].self)
+        hasEnded = stream
+        let isOver = isOver
+        Thread.detachNewThread {
             var generator = SeededGenerator(seed: seed)
             var held: [RawConnection] = []
-            while !isOver.load(ordering: .relaxed) {
+            var counts: [String: Int] = [:]
+            // Its pace, unless it is to end.
+            while isOver.wait(timeout: .now() + .milliseconds(50)) == .timedOut {
                 // Directories change, and with them who is who.
                 guard let forger = try? Forger(ports: ports, areAll: false), !forger.members.isEmpty else { continue }
-                for _ in 0..<30 where !isOver.load(ordering: .relaxed) {
+                for _ in 0..<30 {
                     guard let annoyance = Annoyance.allCases.randomElement(using: &generator),
                         let connection = try? Self.annoy(annoyance, forger, &generator)
                     else { continue }
                     held.append(connection)
-                    state.withLock { $0.done["\(annoyance)", default: 0] += 1 }
+                    counts["\(annoyance)", default: 0] += 1
                 }
                 // So many stay, of those who were not thrown out.
                 if held.count > 200 { held.removeFirst(held.count - 200) }
                 for connection in held.prefix(20) { connection.say([0], waits: false) }
-                Thread.sleep(forTimeInterval: 0.05)
             }
-            state.withLock { $0.hasEnded = true }
+            done.yield(counts)
+            done.finish()
         }
     }
 
     /// Waits for its end, and tells what it did.
     func stop() async -> String {
-        isOver.store(true, ordering: .relaxed)
-        while !state.withLock({ $0.hasEnded }) { try? await Task.sleep(for: .milliseconds(20)) }
-        return state.withLock { $0.done }.sorted { $0.key < $1.key }.map { "\($0) \($1)" }.joined(separator: ", ")
+        isOver.signal()
+        var counts: [String: Int] = [:]
+        for await found in hasEnded { counts = found }
+        return counts.sorted { $0.key < $1.key }.map { "\($0) \($1)" }.joined(separator: ", ")
     }
 
     private static func annoy(

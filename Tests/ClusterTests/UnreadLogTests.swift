@@ -14,14 +14,9 @@ struct UnreadLogTests {
         try unread.fileHandleForWriting.close()
         _ = try await cluster.leader()
         let client = cluster.client()
-        let complaint = Array("GET /\(String(repeating: "x", count: 200)) HTTP/1.1\r\n\r\n".utf8)
         // A pipe holds 64 KiB.
         for round in 0..<20 {
-            for _ in 0..<50 {
-                let stranger = try RawConnection(to: cluster.ports[0])
-                stranger.say(complaint)
-                stranger.finish()
-            }
+            try Self.haveComplain(cluster.ports[0], times: 50)
             _ = try await client.put("/written", [UInt8(round)])
         }
         #expect(try await client.get("/written").content == [19])
@@ -48,13 +43,8 @@ struct UnreadLogTests {
         let client = BanyanClient(nodes: (0..<3).map { "127.0.0.1:\(cluster.ports[0] + $0)" }, timeout: .seconds(10))
         #expect(await cluster.condition { try await client.put("/before", [1]) > 0 })
         kill(program.processIdentifier, SIGSTOP)
-        let complaint = Array("GET /\(String(repeating: "x", count: 200)) HTTP/1.1\r\n\r\n".utf8)
         for _ in 0..<10 {
-            for _ in 0..<100 {
-                let stranger = try RawConnection(to: cluster.ports[0])
-                stranger.say(complaint)
-                stranger.finish()
-            }
+            try Self.haveComplain(cluster.ports[0], times: 100)
             _ = try await client.put("/meanwhile", [2])
         }
         kill(program.processIdentifier, SIGCONT)
@@ -62,5 +52,15 @@ struct UnreadLogTests {
         await client.close()
         kill(program.processIdentifier, SIGINT)
         try await program.ended()
+    }
+
+    /// Says what a member logs a line of.
+    private static func haveComplain(_ port: Int, times: Int) throws {
+        let complaint = Array("GET /\(String(repeating: "x", count: 200)) HTTP/1.1\r\n\r\n".utf8)
+        for _ in 0..<times {
+            let stranger = try RawConnection(to: port)
+            stranger.say(complaint)
+            stranger.finish()
+        }
     }
 }
