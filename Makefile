@@ -58,6 +58,8 @@ growth: packages ## Measure how the rates change with clients, members, files, s
 	BANYAN_BENCHMARKS=1 $(SWIFT) build $(RELEASE)
 	"$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-bench" growth
 
+# Swift's hash tables have a seed of each process's own, which counts differ by, unless it is told.
+instructions: export SWIFT_DETERMINISTIC_HASHING = 1
 instructions: packages ## Count the instructions of the inner loops, which repeat exactly (needs valgrind).
 	BANYAN_BENCHMARKS=1 $(SWIFT) build $(RELEASE) --product banyan-bench
 	@bench="$$(mktemp)"; trap 'rm -f "$$bench"' EXIT; \

@@ -106,6 +106,10 @@ package struct LogView: Sendable {
         window.append(Slot(entry: entry, end: appendedBytes))
     }
 
+    mutating func append(contentsOf entries: some Collection<EntryHeader>) {
+        for entry in entries { append(entry) }
+    }
+
     mutating func append(_ configuration: IndexedConfiguration) {
         configurations.append(configuration)
         configurationChanges += 1
@@ -172,14 +176,11 @@ package struct LogView: Sendable {
     /// The headers from `first` on, `bytesMax` in sum at most, but one at least. `first` must be in the window.
     func entries(from first: Index, bytesMax: Int) -> [EntryHeader] {
         precondition(first >= windowFirst, "entry \(first) is no longer in memory")
-        var headers: [EntryHeader] = []
-        var bytes = 0
-        for slot in window[position(of: first)...] {
-            bytes += Int(slot.entry.size)
-            if bytes > bytesMax && !headers.isEmpty { break }
-            headers.append(slot.entry)
-        }
-        return headers
+        let start = position(of: first)
+        let endMax = window[start].end - UInt64(window[start].entry.size) + UInt64(bytesMax)
+        var end = start + 1
+        while end < window.count, window[end].end <= endMax { end += 1 }
+        return window[start..<end].map(\.entry)
     }
 
     /// Bytes of the entries in `range`, as far as the window remembers them.

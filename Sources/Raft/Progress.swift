@@ -112,12 +112,12 @@ package struct Progress: Sendable {
     /// The peer holds everything up to `index`. False when that was known.
     mutating func accepted(_ index: Index, now: Nanoseconds) -> Bool {
         lastMovement = now
-        let answered = inFlight.prefix { $0.last <= index }.count
-        for message in inFlight.prefix(answered) {
-            bytesInFlight -= message.bytes
-            acknowledgedSendAt = max(acknowledgedSendAt, message.sentAt)
+        let answered = inFlight.firstIndex { $0.last > index } ?? inFlight.count
+        for position in 0..<answered {
+            bytesInFlight -= inFlight[position].bytes
+            acknowledgedSendAt = max(acknowledgedSendAt, inFlight[position].sentAt)
         }
-        inFlight.removeFirst(answered)
+        if answered > 0 { inFlight.removeFirst(answered) }
         if index >= sentThrough { mayHaveLost = false }
         if state == .replicate { next = max(next, index + 1) }
         sentThrough = max(sentThrough, next - 1)

@@ -244,12 +244,12 @@ package struct RaftCore: Sendable {
     }
 
     private mutating func saved(_ write: UInt64) {
-        let complete = pendingWrites.prefix { $0.number <= write }
-        if let last = complete.last {
-            durableTerm = last.term
-            disk.completed(in: now - last.began, limits)
+        let complete = pendingWrites.firstIndex { $0.number > write } ?? pendingWrites.count
+        if complete > 0 {
+            durableTerm = pendingWrites[complete - 1].term
+            disk.completed(in: now - pendingWrites[complete - 1].began, limits)
+            pendingWrites.removeFirst(complete)
         }
-        pendingWrites.removeFirst(complete.count)
         if role == .candidate, voteWrite <= write, !granted.contains(id) { countVote(of: id, isGranted: true) }
         if role == .leader { advanceCommitIndex() }
     }

@@ -187,11 +187,8 @@ extension RaftCore {
                 truncates = true
                 if mutant != .confirmedIndexKept { confirmedIndex = min(confirmedIndex, first.index - 1) }
             }
-            var configurations = append.configurations[...].drop { $0.index < first.index }
-            for entry in new {
-                log.append(entry)
-                if entry.kind == .configuration, let next = configurations.popFirst() { log.append(next) }
-            }
+            log.append(contentsOf: new)
+            for next in append.configurations where next.index >= first.index { log.append(next) }
             noteConfiguration()
             touch(first.index)
             appendedFrom = first.index

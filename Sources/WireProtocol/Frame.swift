@@ -136,17 +136,16 @@ extension ByteBuffer {
         // The length is looked at before anything is waited for: nobody makes this side collect a gigabyte.
         guard length >= Frame.headerByteCount - 4 else { throw .frameTooShort(length) }
         guard length <= Frame.headerByteCount - 4 + bodyBytesMax else { throw .frameTooLong(length) }
-        if let code = getInteger(at: readerIndex + 4, as: UInt8.self), let kind = Frame.Kind(rawValue: code) {
-            guard length <= Frame.headerByteCount - 4 + kind.bodyBytesMax else { throw .frameTooLong(length) }
-        }
-        guard readableBytes >= 4 + length else { return nil }
         guard
-            let (_, code, flags, group, requestID, deadline, reserved) = readMultipleIntegers(
-                as: (UInt32, UInt8, UInt8, UInt16, UInt64, UInt32, UInt32).self),
-            let body = readSlice(length: length + 4 - Frame.headerByteCount)
+            let (_, code, flags, group, requestID, deadline, reserved) = peekMultipleIntegers(
+                as: (UInt32, UInt8, UInt8, UInt16, UInt64, UInt32, UInt32).self)
         else { return nil }
         guard let kind = Frame.Kind(rawValue: code) else { throw .unknownKind(code) }
         guard flags == 0, group == 0, reserved == 0 else { throw .unsupportedFlags }
+        guard length <= Frame.headerByteCount - 4 + kind.bodyBytesMax else { throw .frameTooLong(length) }
+        guard readableBytes >= 4 + length else { return nil }
+        moveReaderIndex(forwardBy: Frame.headerByteCount)
+        guard let body = readSlice(length: length + 4 - Frame.headerByteCount) else { return nil }
         return Frame(kind: kind, requestID: requestID, deadlineMilliseconds: deadline, body: body)
     }
 

@@ -108,20 +108,15 @@ package struct CommandHeader: Equatable, Sendable {
     /// Whether a program that knows the cluster versions up to `knownVersion` executes the command that stands from `offset`
     /// on, `count` bytes long. What else may be wrong with it is an answer, which all members give alike; a member that met
     /// one that is not executable would have to stop, so it is refused where it comes in.
-    @inline(__always)
     package static func isExecutable(
         _ buffer: ByteBuffer, at offset: Int, count: Int, knownVersion: UInt16 = Applied.clusterVersionMax
     ) -> Bool {
-        guard (byteCount...FileTreeLimits.commandBytesMax).contains(count), offset + count <= buffer.writerIndex,
-            let version = buffer.getInteger(at: offset, as: UInt16.self), (1...knownVersion).contains(version),
-            let code = buffer.getInteger(at: offset + 2, as: UInt8.self), let operation = Operation(rawValue: code),
-            let logTime = buffer.getInteger(at: offset + 32, as: UInt64.self), logTime <= logTimeMax
+        guard (byteCount...FileTreeLimits.commandBytesMax).contains(count),
+            var command = buffer.getSlice(at: offset, length: count), let header = CommandHeader(from: &command),
+            (1...knownVersion).contains(header.version), header.logTime <= logTimeMax
         else { return false }
-        guard operation == .raiseVersion else { return true }
         // A version that this program does not know must not come into force here.
-        guard let raised = buffer.getInteger(at: offset + byteCount, as: UInt16.self), count >= byteCount + 2 else {
-            return true
-        }
+        guard header.operation == .raiseVersion, let raised = command.readInteger(as: UInt16.self) else { return true }
         return raised <= knownVersion
     }
 

@@ -69,7 +69,7 @@ enum RowChecksum {
     static func seal(
         _ row: UnsafeMutableRawBufferPointer, of key: [UInt8], _ fill: (UnsafeMutableRawBufferPointer) -> Void
     ) {
-        let value = UnsafeMutableRawBufferPointer(rebasing: row.dropLast(byteCount))
+        let value = UnsafeMutableRawBufferPointer(rebasing: row[..<(row.count - byteCount)])
         fill(value)
         row.storeBigEndian(of(key: key.span.bytes, value: UnsafeRawBufferPointer(value)), at: value.count)
     }
