@@ -18,34 +18,35 @@ package struct MovedMembers: Sendable, Equatable {
 
     var isEmpty: Bool { moves.isEmpty }
 
-    /// What a list at start means.
-    enum Meaning: Equatable {
-        /// It says what is known.
-        case nothing
-        /// These moved.
-        case moved(MovedMembers)
-        /// It was given before, and the configuration has changed since, or was the first one's: what is recorded counts.
-        case outdated
+    /// A list of members that a member was started with, and what the cluster had recorded when it was given first. It may
+    /// stand in a script for ever: of a member that the cluster has recorded elsewhere since, it says nothing any more.
+    struct Given: Equatable {
+        let text: String
+        let recorded: String
     }
 
-    /// - Parameters:
-    ///   - founders: the list that the directory was first started with, and which may stand in a script for ever.
-    ///   - kept: the last list that counted as moves, and the index of the configuration then.
-    static func meaning(
-        of list: [(id: UInt64, address: Address)], founders: String, kept: (text: String, index: Index)?,
-        _ configuration: Configuration, at index: Index
-    ) -> Meaning {
+    /// What the list says of members whose addresses are recorded otherwise.
+    ///
+    /// - Parameter last: the list of the last start that had one; at first the founders'.
+    /// - Returns: who moved, and whether the list is outdated in others.
+    static func moves(
+        in list: [(id: UInt64, address: Address)], last: Given, _ configuration: Configuration
+    ) -> (moved: MovedMembers, isOutdated: Bool) {
+        let isRepeated = ServerOptions.text(of: list) == last.text
+        let before = ServerOptions.recordedMembers(last.recorded)
         var moved = MovedMembers()
+        var isOutdated = false
         for listed in list {
-            guard let member = configuration.members.first(where: { $0.id == listed.id }) else { continue }
-            let address = listed.address.description
-            if member.address != address { moved.moves.append(Move(id: member.id, from: member.address, to: address)) }
+            guard let member = configuration.members.first(where: { $0.id == listed.id }),
+                member.address != listed.address.description
+            else { continue }
+            if isRepeated, before.first(where: { $0.id == member.id })?.address.description != member.address {
+                isOutdated = true
+            } else {
+                moved.moves.append(Move(id: member.id, from: member.address, to: listed.address.description))
+            }
         }
-        guard !moved.isEmpty else { return .nothing }
-        let text = ServerOptions.text(of: list)
-        if text == founders { return .outdated }
-        if let kept, kept.text == text, kept.index != index { return .outdated }
-        return .moved(moved)
+        return (moved, isOutdated)
     }
 
     /// Where the member is, by all that is known.

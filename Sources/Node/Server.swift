@@ -121,8 +121,7 @@ package final class Server {
             recovered?.log.configuration ?? (try? directory.store.damaged())?.configuration ?? identity.genesis
         if let configuration, !listed.isEmpty {
             options.moved = try Self.moves(
-                listed, identity.founders, configuration, at: recovered?.log.configurationIndex ?? 0, directory.store,
-                logger)
+                listed, identity.founders, configuration, directory.store, logger)
         }
         let own = configuration?.member(PeerID(identity.incarnation)).map(options.moved.address)
         let recorded = own.flatMap { Address($0) }
@@ -141,8 +140,8 @@ package final class Server {
 
     /// Who moved, by the list that the member was started with; said once for each list.
     private static func moves(
-        _ list: [(id: UInt64, address: Address)], _ founders: String, _ configuration: Configuration, at index: Index,
-        _ store: LogStore, _ logger: Logger
+        _ list: [(id: UInt64, address: Address)], _ founders: String, _ configuration: Configuration, _ store: LogStore,
+        _ logger: Logger
     ) throws -> MovedMembers {
         let text = ServerOptions.text(of: list)
         let strangers = list.filter { listed in !configuration.members.contains { $0.id == listed.id } }
@@ -151,22 +150,21 @@ package final class Server {
                 "--cluster names members that the cluster does not have: they are ignored",
                 metadata: ["ignored": "\(ServerOptions.text(of: strangers))", "recorded": "\(configuration.text)"])
         }
-        switch MovedMembers.meaning(
-            of: list, founders: founders, kept: try store.movedMembers(), configuration, at: index)
-        {
-        case .nothing: return MovedMembers()
-        case .outdated:
+        let last = try store.listedMembers().map { MovedMembers.Given(text: $0.given, recorded: $0.recorded) }
+        let (moved, isOutdated) = MovedMembers.moves(
+            in: list, last: last ?? MovedMembers.Given(text: founders, recorded: founders), configuration)
+        if text != last?.text ?? founders { try store.save(listedMembers: text, recorded: configuration.text) }
+        if isOutdated {
             logger.notice(
                 "--cluster is an older list than what the cluster has recorded, which counts",
                 metadata: ["given": "\(text)", "recorded": "\(configuration.text)"])
-            return MovedMembers()
-        case .moved(let moved):
-            try store.save(movedMembers: text, at: index)
+        }
+        if !moved.isEmpty {
             logger.warning(
                 "members have moved, as --cluster says: these addresses are used, and recorded once there is a leader",
                 metadata: ["given": "\(text)", "recorded": "\(configuration.text)"])
-            return moved
         }
+        return moved
     }
 
     /// What an empty directory may become; nothing is guessed, since a disk that is not mounted looks the same.

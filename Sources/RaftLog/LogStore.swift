@@ -116,18 +116,20 @@ package final class LogStore: Sendable {
         return identity
     }
 
-    /// The last list of members that said that they had moved, and the index of the configuration then.
-    package func movedMembers() throws(LogError) -> (text: String, index: Index)? {
-        guard var row = try readMeta("moved") else { return nil }
-        guard let index = row.readInteger(as: UInt64.self), let text = row.readText() else { throw .unknownFormat }
-        return (text, index)
+    /// The last list of members that a start was given and that was another than before, and what the cluster had recorded
+    /// then.
+    package func listedMembers() throws(LogError) -> (given: String, recorded: String)? {
+        guard var row = try readMeta("listed") else { return nil }
+        guard let given = row.readText(), let recorded = row.readText() else { throw .unknownFormat }
+        return (given, recorded)
     }
 
-    package func save(movedMembers text: String, at index: Index) throws(LogError) {
-        var row = ByteBuffer(integer: index)
-        row.writeText(text)
+    package func save(listedMembers given: String, recorded: String) throws(LogError) {
+        var row = ByteBuffer()
+        row.writeText(given)
+        row.writeText(recorded)
         try commit(between: .identityBefore, .identityAfter) { transaction throws(LMDBError) in
-            try writeMeta("moved", row, &transaction)
+            try writeMeta("listed", row, &transaction)
         }
     }
 

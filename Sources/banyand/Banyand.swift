@@ -34,6 +34,7 @@ struct Banyand: AsyncParsableCommand {
             Members that all moved at once, as to another subnet, are started with their new addresses; these are used, and
             recorded as soon as there is a leader (of one that moved alone, say 'banyan member set-address'):
               banyand --data DIR1 --id 1 --cluster 1=NEW:PORT,2=NEW:PORT,3=NEW:PORT
+            A list that a script repeats says nothing of a member whose address the cluster has recorded since.
 
             A directory belongs to one member of one cluster, and to the user who runs it (mode 700). An empty one is taken for
             nothing else: without --bootstrap, --join or --restore it is refused. SIGTERM and SIGINT end a member cleanly.

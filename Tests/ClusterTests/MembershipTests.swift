@@ -262,6 +262,15 @@ struct MembershipTests {
         #expect(try await moved.members().map(\.address) == nodes)
         #expect(try !cluster.log(1).contains("members have moved"))
         await moved.close()
+        // And all the way back.
+        for id in 1...3 { try cluster.signal(id, SIGTERM) }
+        let founders = Array(cluster.addresses[..<3])
+        let first = (1...3).map { "\($0)=\(founders[$0 - 1])" }.joined(separator: ",")
+        for id in 1...3 { try cluster.start(id, options: ["--id", "\(id)", "--cluster", first]) }
+        let back = BanyanClient(nodes: founders, timeout: .seconds(20))
+        #expect(try await back.get("/n").content == [8])
+        #expect(await cluster.condition { try await back.members().map(\.address) == founders })
+        await back.close()
     }
 
     @Test("a lost majority is recovered offline: what one member has goes on, and the others can't come back")

@@ -17,38 +17,56 @@ struct MovedMembersTests {
             })
     }
 
-    private func meaning(
-        _ text: String, kept: (String, Index)? = nil, _ configuration: Configuration = Self.configuration,
-        at index: Index = 5
-    ) throws -> MovedMembers.Meaning {
-        MovedMembers.meaning(
-            of: try ServerOptions.members(text), founders: Self.founders, kept: kept, configuration, at: index)
+    private func moves(
+        _ text: String, last: MovedMembers.Given = .init(text: founders, recorded: founders),
+        _ configuration: Configuration = configuration
+    ) throws -> (moved: MovedMembers, isOutdated: Bool) {
+        MovedMembers.moves(in: try ServerOptions.members(text), last: last, configuration)
     }
 
-    private func moved(_ text: String) throws -> MovedMembers {
-        guard case .moved(let moved) = try meaning(text) else { throw StartError("nobody moved by \(text)") }
-        return moved
+    private func addresses(_ moves: (moved: MovedMembers, isOutdated: Bool), _ configuration: Configuration) -> [String]
+    {
+        configuration.members.map(moves.moved.address)
     }
 
-    @Test("another list with the same ids says who moved, and an older one says nothing any more")
-    func meanings() throws {
-        #expect(try meaning(Self.founders) == .nothing)
-        #expect(try meaning("2=b:1,4=d:1") == .nothing)
+    @Test("another list with the same ids says who moved, again and again until it is recorded")
+    func moves() throws {
+        for text in [Self.founders, "2=b:1,4=d:1"] {
+            let known = try moves(text)
+            #expect(known.moved.isEmpty && !known.isOutdated)
+        }
         let new = "1=a:2,2=b:2,3=c:1"
-        let moves = try moved(new)
-        #expect(Self.configuration.members.map(moves.address) == ["a:2", "b:2", "c:1"])
-        // A start that was repeated before anybody led.
-        #expect(try meaning(new, kept: (new, 5)) == .moved(moves))
-        // The list stays in a script, and one moves once more by the cluster's own word: that counts.
-        let later = Self.configuration("a:2", "b:3", "c:1")
-        #expect(try meaning(new, kept: (new, 5), later, at: 9) == .outdated)
-        #expect(try meaning(Self.founders, kept: (new, 5), later, at: 9) == .outdated)
-        #expect(later.members.map(moves.address) == ["a:2", "b:3", "c:1"])
+        let first = try moves(new)
+        #expect(addresses(first, Self.configuration) == ["a:2", "b:2", "c:1"] && !first.isOutdated)
+        // A start that was repeated before anybody led, and one when a part was recorded.
+        let last = MovedMembers.Given(text: new, recorded: Self.configuration.text)
+        #expect(try moves(new, last: last).moved == first.moved)
+        let partly = Self.configuration("a:2", "b:1", "c:1")
+        let rest = try moves(new, last: last, partly)
+        #expect(addresses(rest, partly) == ["a:2", "b:2", "c:1"] && !rest.isOutdated)
+    }
+
+    @Test("a list that stands in a script says nothing of whom the cluster recorded elsewhere since")
+    func outdatedLists() throws {
+        let later = Self.configuration("a:1", "b:3", "c:1")
+        let founders = try moves(Self.founders, last: .init(text: Self.founders, recorded: Self.founders), later)
+        #expect(founders.moved.isEmpty && founders.isOutdated)
+        let new = "1=a:2,2=b:2,3=c:1"
+        let once = try moves(new, last: .init(text: new, recorded: Self.configuration.text), later)
+        #expect(addresses(once, later) == ["a:2", "b:3", "c:1"] && once.isOutdated)
+    }
+
+    @Test("members move back to where they were founded")
+    func movingBack() throws {
+        let new = "1=a:2,2=b:2,3=c:2"
+        let moved = Self.configuration("a:2", "b:2", "c:2")
+        let back = try moves(Self.founders, last: .init(text: new, recorded: Self.configuration.text), moved)
+        #expect(addresses(back, moved) == ["a:1", "b:1", "c:1"] && !back.isOutdated)
     }
 
     @Test("the leader records one move at a time, of whom it hears, and none to an address that another still has")
     func changes() throws {
-        let moves = try moved("1=b:1,2=c:1,3=c:2")
+        let moves = try moves("1=b:1,2=c:1,3=c:2").moved
         var configuration = Self.configuration
         #expect(moves.change(for: configuration) { $0 != PeerID(12) } == nil)
         var order: [MembershipChange] = []
