@@ -528,14 +528,7 @@ package final class Simulation {
         // Those that stay away are a minority of each configuration that a log holds, and no disk of theirs is needed.
         var away =
             Int.random(in: 0..<2, using: &generator) == 0 ? members.firstIndex { !$0.isRunning && !$0.isLost } : nil
-        if let absent = away {
-            let isEnough = members.allSatisfy { member in
-                member.disk.configurations.allSatisfy { known in
-                    known.configuration.isQuorum { $0 != members[absent].id && !members[position(of: $0)].isLost }
-                }
-            }
-            if !isEnough { away = nil }
-        }
+        if let absent = away, !canDoWithout(absent) { away = nil }
         for member in members.indices { try recover(member, starts: member != away) }
         // Instead of a process the disk of one may fail them, the leader's for choice: it stands still till the others serve.
         if away == nil, plan.meanTimes[.stalledDisk] != nil, let stalled = stallOneDisk() {
@@ -562,18 +555,23 @@ package final class Simulation {
     /// Stalls the disk of a member that the others can do without.
     private func stallOneDisk() -> Int? {
         let candidates = [leader, 0].compactMap { $0 }
-        let dispensable = candidates.first { candidate in
-            !members[candidate].isLost
-                && members.allSatisfy { member in
-                    member.disk.configurations.allSatisfy { known in
-                        known.configuration.isQuorum {
-                            $0 != members[candidate].id && !members[position(of: $0)].isLost
-                        }
-                    }
-                }
-        }
+        let dispensable = candidates.first { !members[$0].isLost && canDoWithout($0) }
         if let dispensable { stallDisk(dispensable, for: 60_000_000_000) }
         return dispensable
+    }
+
+    /// Whether the others are a majority of each configuration that a log holds, on a disk or on the way there. Whose disk
+    /// is damaged does not count, be it that nobody has met the damage yet.
+    private func canDoWithout(_ member: Int) -> Bool {
+        let known = members.flatMap { each in
+            each.disk.configurations.map(\.configuration) + [each.core?.configuration].compactMap { $0 }
+        }
+        return known.allSatisfy { configuration in
+            configuration.isQuorum { peer in
+                guard peer != members[member].id else { return false }
+                return members.first { $0.id == peer }.map { !$0.isLost && $0.disk.damaged.isEmpty } ?? false
+            }
+        }
     }
 
     private func endStall(of member: Int) {
