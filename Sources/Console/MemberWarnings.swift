@@ -9,12 +9,6 @@ package enum MemberWarnings {
         if let wait = statistics["disk_waiting_ms"], wait >= diskWaitMin {
             lines.append("its disk has not finished a write for \(Double(wait / 100) / 10) s: look at the disk")
         }
-        for (name, term) in sorted where term > 0 {
-            guard let other = suffix(of: name, behind: "leaps_from_") else { continue }
-            lines.append(
-                "member \(other) stands in a term far beyond (\(term)), and is not believed: start it with an empty directory and "
-                    + "--join, and say 'banyan member replace \(other)'")
-        }
         let offences = sorted.compactMap { name, count -> String? in
             guard count > 0, let kind = suffix(of: name, behind: "offences_") else { return nil }
             return "\(count) \(kind.replacing("_", with: " "))"

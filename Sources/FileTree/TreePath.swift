@@ -86,6 +86,12 @@ package struct TreePath: Equatable, Sendable, CustomStringConvertible {
     /// The path above this one, in bytes; empty for the root and for what is in it.
     var parentBytes: ArraySlice<UInt8> { bytes[..<(nameStart - 1)] }
 
+    /// The directory that it is in; nil for the root.
+    package var parent: TreePath? {
+        guard self != .root else { return nil }
+        return parentBytes.isEmpty ? .root : try? TreePath(bytes: Array(parentBytes))
+    }
+
     /// Whether this path lies at or below `other`.
     package func isWithin(_ other: TreePath) -> Bool { components.starts(with: other.components, by: ==) }
 

@@ -74,6 +74,10 @@ package final class Descriptor: Sendable {
     /// Sets the mode of what bears `name` here, if it still is of that kind.
     func setMode(_ name: ArraySlice<UInt8>, _ mode: UInt16, of kind: FileStatus.Kind) -> Bool {
         let flags = kind == .directory ? O_DIRECTORY : 0
+        guard look(at: name)?.kind == kind else {
+            errno = ENOENT
+            return false
+        }
         if let file = open(name, O_RDONLY | flags) {
             if file.look()?.kind != kind {
                 errno = ENOENT

@@ -13,7 +13,7 @@ package struct Mirror: Sendable {
     static let triesMax = 6
 
     let tree: any RemoteTree
-    /// What is withheld from the modes of what a pull makes.
+    /// What is withheld from the modes of what a pull makes, and of directories above a push's target.
     let creationMask: UInt16
     private let pace: Pace
     private let progress: @Sendable (_ done: Int, _ of: Int, _ bytes: UInt64) -> Void

@@ -110,6 +110,11 @@ extension Mirror {
         } catch BanyanError.alreadyExists {
             return false
         } catch BanyanError.notFound {
+            // What is above the mirror's target is none of its directories: those have modes of their own.
+            if let parent = path.parent {
+                let mode = 0o777 & ~creationMask
+                _ = try await retrying { try await tree.makeDirectory(parent, mode: mode, withParents: true) }
+            }
             _ = try await retrying { try await tree.makeDirectory(path, mode: mode, withParents: true) }
         }
         return true

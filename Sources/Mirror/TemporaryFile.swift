@@ -87,7 +87,8 @@ final class TemporaryFile: Sendable {
     /// Removes those in `directory` that nobody writes any more.
     static func clear(_ directory: Descriptor) {
         for name in directory.names() ?? [] where isName(name) {
-            guard let file = directory.open(name, O_RDWR), file.look()?.kind == .file,
+            // To open a device may do something.
+            guard directory.look(at: name)?.kind == .file, let file = directory.open(name, O_RDWR), file.look()?.kind == .file,
                 flock(file.number, LOCK_EX | LOCK_NB) == 0
             else { continue }
             directory.remove(name)

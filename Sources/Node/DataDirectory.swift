@@ -1,12 +1,37 @@
 import CrashPoints
 import FileTree
 import Glibc
+import LMDB
 import RaftLog
+import Snapshots
 
 /// Why a member can't start, in words for whoever starts it.
 package struct StartError: Error, Equatable, Sendable, CustomStringConvertible {
     package let description: String
-    package init(_ description: String) { self.description = description }
+    /// Whether room on the disk is all that lacks: that passes.
+    package let isFull: Bool
+
+    package init(_ description: String, isFull: Bool = false) {
+        self.description = description
+        self.isFull = isFull
+    }
+
+    /// What the system said last.
+    init(_ what: String, code: CInt) {
+        self.init("\(what): \(String(cString: strerror(code)))", isFull: LMDBError(code: code).isFull)
+    }
+
+    /// Whether any error says that there is no room on the disk, or not for this user.
+    static func isFull(_ error: any Error) -> Bool {
+        switch error {
+        case let error as StartError: error.isFull
+        case let error as StateError: error.isFull
+        case let error as SnapshotError: error.isFull
+        case let error as LMDBError: error.isFull
+        case LogError.store(let code): LMDBError(code: code).isFull
+        default: false
+        }
+    }
 }
 
 /// A member's directory, which is its own: directories have mode 700, files 600, and what stood there with more loses it.
@@ -32,7 +57,7 @@ package final class DataDirectory {
             throw error
         }
         lock = open(path + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard lock >= 0 else { throw StartError("\(path): can't be written: \(Self.reason)") }
+        guard lock >= 0 else { throw StartError("\(path): can't be written", code: errno) }
         guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
             throw StartError("\(path): another process uses this directory; stop it first, or name another with --data")
         }
@@ -40,7 +65,9 @@ package final class DataDirectory {
         try Self.makeDirectory(path + "/log")
         do { store = try LogStore(path: path + "/log") } catch {
             // The system's codes are positive, and say what is wrong; LMDB's own are negative.
-            if case .store(1...) = error { throw StartError("\(path)/log: can't be opened: \(error)") }
+            if case .store(1...) = error {
+                throw StartError("\(path)/log: can't be opened: \(error)", isFull: StartError.isFull(error))
+            }
             throw StartError("\(path)/log: \(error). This is not a log of Banyan's, or its disk fails")
         }
         // Without this, a power cut could take the log away.
@@ -81,9 +108,9 @@ package final class DataDirectory {
     /// Makes a directory's entries durable.
     package static func sync(_ path: String) throws {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw StartError("\(path): can't be read: \(reason)") }
+        guard descriptor >= 0 else { throw StartError("\(path): can't be read", code: errno) }
         defer { close(descriptor) }
-        guard fsync(descriptor) == 0 else { throw StartError("\(path): can't be synced: \(reason)") }
+        guard fsync(descriptor) == 0 else { throw StartError("\(path): can't be synced", code: errno) }
     }
 
     /// Removes all that was made in a directory that is nobody's yet, when nothing comes of it.
@@ -123,11 +150,11 @@ package final class DataDirectory {
 
     /// Takes from everybody else what they may do with a directory of a member's. Of one that belongs to another user, as a
     /// mounted volume may, what the system does not let this one change stays.
-    private static func makePrivate(_ path: String) {
+    static func makePrivate(_ path: String) {
         var own = [path]
-        for name in (try? listing(path)) ?? [] where isOwn(name) {
+        for name in (try? Self.listing(path)) ?? [] where Self.isOwn(name) {
             own.append(path + "/" + name)
-            for file in (try? listing(path + "/" + name)) ?? [] { own.append(path + "/" + name + "/" + file) }
+            for file in (try? Self.listing(path + "/" + name)) ?? [] { own.append(path + "/" + name + "/" + file) }
         }
         for file in own {
             var status = stat()
@@ -138,7 +165,7 @@ package final class DataDirectory {
     }
 
     private static func listing(_ path: String) throws -> [String] {
-        guard let directory = opendir(path) else { throw StartError("\(path): can't be read: \(reason)") }
+        guard let directory = opendir(path) else { throw StartError("\(path): can't be read", code: errno) }
         defer { closedir(directory) }
         var names: [String] = []
         while let entry = readdir(directory) {
@@ -154,9 +181,7 @@ package final class DataDirectory {
     @discardableResult
     package static func makeDirectory(_ path: String) throws -> Bool {
         if mkdir(path, 0o700) == 0 { return true }
-        guard errno == EEXIST else { throw StartError("\(path): can't be made: \(reason)") }
+        guard errno == EEXIST else { throw StartError("\(path): can't be made", code: errno) }
         return false
     }
-
-    private static var reason: String { String(cString: strerror(errno)) }
 }

@@ -72,7 +72,7 @@ extension Replica {
         }
         let reason = "the log holds what the cluster never decided, from entry \(from) on"
         logger.error("damaged: a sound copy will be taken from the others", metadata: ["damage": "\(reason)"])
-        do { try StateDamage(kind: .contradicted, reason: reason).mark(directory) } catch { return fatal("\(error)") }
+        do { try StateDamage(kind: .contradicted, reason: reason).mark(directory) } catch { return unwritable(error) }
         // It takes no part in its cluster before that.
         drain { [restart] in restart(reason) }
     }

@@ -40,7 +40,7 @@ extension Replica {
         if found.kind != .rotten { refuseBackups() }
         if found.kind == .wrong { dropSpools() }
         logger.error("damaged: a sound copy will be taken from the others", metadata: metadata)
-        do { try found.mark(directory) } catch { return fatal("\(error)") }
+        do { try found.mark(directory) } catch { return unwritable(error) }
         giveWay()
         if fetching == nil { fetchState() }
     }
@@ -178,7 +178,7 @@ extension Replica {
         toldDamage = ""
         // What the other state was at those indexes says nothing of this one.
         ownDigests = []
-        do { try StateDamage.unmark(directory) } catch { return fatal("\(error)") }
+        do { try StateDamage.unmark(directory) } catch { return unwritable(error) }
         fetching?.cancel()
         fetching = nil
     }

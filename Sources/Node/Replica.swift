@@ -20,6 +20,8 @@ final class Replica {
     let logger: Logger
     /// Called when this member can't go on.
     let fatal: @Sendable (String) -> Void
+    /// Hears that a file of the directory can't be written.
+    let unwritable: (any Error) -> Void
     var core: RaftCore
 
     // MARK: threads
@@ -252,9 +254,11 @@ final class Replica {
         loop: any EventLoop, identity: Identity, core: RaftCore, report: StateReport, stateNumber: UInt64,
         unusedState: UInt64?, tail: LogTail, threads: Threads, options: ServerOptions, memory: ClientMemory,
         logger: Logger,
-        fatal: @escaping @Sendable (String) -> Void, restart: @escaping @Sendable (String) -> Void
+        fatal: @escaping @Sendable (String) -> Void, restart: @escaping @Sendable (String) -> Void,
+        unwritable: @escaping (any Error) -> Void
     ) {
         self.fatal = fatal
+        self.unwritable = unwritable
         self.restart = restart
         self.options = options
         self.memory = memory

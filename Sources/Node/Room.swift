@@ -4,7 +4,7 @@ import Raft
 /// Whether there is room again on a disk that filled up in the midst of a commit.
 ///
 /// What is free by the system's word may be another user's, or beyond a quota: so it is tried as well, with bytes that go again.
-struct Room {
+package struct Room {
     private let directory: String
     private let bytes: UInt64
     private var triedAt: Nanoseconds?
@@ -19,6 +19,12 @@ struct Room {
         var status = statvfs()
         let disk = statvfs(directory, &status) == 0 ? UInt64(status.f_blocks) * UInt64(status.f_frsize) : 0
         bytes = min(Self.bytesMax, disk / 20)
+    }
+
+    /// Comes back when there is room.
+    package static func wait(in directory: String) async throws {
+        var room = Room(in: directory)
+        while !room.isThere(now: Clock.now) { try await Task.sleep(for: .seconds(1)) }
     }
 
     /// To be asked again and again.

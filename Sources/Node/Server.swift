@@ -105,6 +105,8 @@ package final class Server {
                 directory.discard()
                 throw error
             }
+            // It was an empty one that stood there, and is this member's now.
+            DataDirectory.makePrivate(options.data)
             identity = Identity(
                 memberID: id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText,
                 isJoining: options.isJoin)
@@ -265,12 +267,13 @@ package final class Server {
         phase = .repairing
         logger.notice("taking a sound copy from the other members")
         let repair = LogRepair(options: options, store: directory.store, identity: identity, logger: logger)
-        let (fatal, restart) = (fatal, restart)
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let (loop, restart) = (loop, restart)
         repairing = Task {
             do {
                 try await repair.run()
                 restart("repaired")
-            } catch is CancellationError {} catch { fatal("\(error)") }
+            } catch is CancellationError {} catch { loop.execute { this.value.unwritable(error) } }
         }
     }
 
@@ -365,11 +368,11 @@ package final class Server {
         do {
             try DataDirectory.makeDirectory(unused)
             try StateDamage(kind: .wrong, reason: reason).mark(options.data)
-        } catch { return fatal("\(error)") }
+        } catch { return unwritable(error) }
         openState(unused, isStopped: true) { [unowned self] opened, stateThread in
             do throws(StateError) {
                 run(recovered, try opened.get(), stateThread, unusedState: number + 1)
-            } catch { fatal("\(unused): \(error)") }
+            } catch { unwritable(StartError("\(unused): \(error)", isFull: error.isFull)) }
         }
     }
 
@@ -426,7 +429,8 @@ package final class Server {
         let replica = Replica(
             loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
             unusedState: unusedState, tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex),
-            threads: threads, options: options, memory: memory, logger: logger, fatal: fatal, restart: restart)
+            threads: threads, options: options, memory: memory, logger: logger, fatal: fatal, restart: restart,
+            unwritable: { this.value.unwritable($0) })
         logger.info(
             "recovered",
             metadata: [
@@ -439,6 +443,11 @@ package final class Server {
         replica.isStarved = { [unowned self] in starvedAt != nil }
         replica.configurationAdopted = { [unowned self] in tellGenesis() }
         replica.start()
+    }
+
+    /// A file of the directory can't be written. Where room is all that lacks, it is waited for.
+    private func unwritable(_ error: any Error) {
+        if StartError.isFull(error) { waitForRoom("\(error)") } else { fatal("\(error)") }
     }
 
     /// The disk filled up in the midst of a commit, of which nobody knows what reached it: none is tried again by this process.

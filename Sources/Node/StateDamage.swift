@@ -40,12 +40,12 @@ struct StateDamage: Sendable {
     /// Leaves word in the directory, for the member's next life.
     func mark(_ directory: String) throws {
         let file = open(Self.path(in: directory), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw StartError("\(directory): can't be written: \(String(cString: strerror(errno)))") }
+        guard file >= 0 else { throw StartError("\(directory): can't be written", code: errno) }
         defer { close(file) }
         let bytes = Array("\(kind): \(reason)".utf8)
         let isWritten = bytes.withUnsafeBytes { write(file, $0.baseAddress, $0.count) } == bytes.count
         CrashPoint.damageMarkBefore.reach()
-        guard isWritten, fsync(file) == 0 else { throw StartError("\(directory): can't be written") }
+        guard isWritten, fsync(file) == 0 else { throw StartError("\(directory): can't be written", code: errno) }
         CrashPoint.damageMarked.reach()
         try DataDirectory.sync(directory)
     }

@@ -66,8 +66,8 @@ package struct Identity: Equatable, Sendable {
 ///                  compacted index (8), compacted term (8), number of the state's directory (8), index of the log's
 ///                  last entry (8), which rows of older programs lack
 ///     'base'       the configuration at the compacted index
-///     'moved'      the last list of members that said that they had moved: index of the configuration then (8), the list
-///                  (length 2, bytes); missing if there was none
+///     'listed'     the last list of members that a start was given and that was another than the one before, and what
+///                  the cluster had recorded then (each: length 2, bytes); missing while there was none but the first
 // Sendable: the environment is; every other property is immutable.
 package final class LogStore: Sendable {
     package static let mapBytes = 1 << 40

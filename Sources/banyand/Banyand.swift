@@ -225,6 +225,9 @@ final class ServerService: Service {
     /// What was open when the process began: whoever started it may watch it by that.
     static let inherited = Set((3..<descriptorsMax).filter { fcntl($0, F_GETFD) >= 0 })
 
+    /// In the environment of a process that began anew by itself.
+    private static let startedAgain = "BANYAN_STARTED_AGAIN"
+
     /// The same program takes this one's place, in the same process: it begins with what is on the disk, as after a crash.
     private static func startAgain() -> Never {
         for descriptor in 3..<Self.descriptorsMax where !Self.inherited.contains(descriptor) {
@@ -236,6 +239,7 @@ final class ServerService: Service {
             arguments.removeSubrange(position..<min(position + 2, arguments.count))
         }
         arguments.removeAll { $0.hasPrefix("--restore=") }
+        setenv(Self.startedAgain, "1", 1)
         var pointers = arguments.map { strdup($0) } + [nil]
         execv("/proc/self/exe", &pointers)
         Console.complain("banyand", "can't start again: \(String(cString: strerror(errno)))")
@@ -244,7 +248,13 @@ final class ServerService: Service {
 
     /// Opens the directory and the port.
     func prepare() async throws {
-        try await server.flatMap { $0.value.start() }.get()
+        do { try await server.flatMap { $0.value.start() }.get() } catch let error as StartError where error.isFull {
+            // Whoever started it learns that at once; nobody is there to start it once more when it began by itself.
+            guard getenv(Self.startedAgain) != nil else { throw error }
+            logger.critical("this member waits until there is room on its disk", metadata: ["reason": "\(error)"])
+            try await Room.wait(in: options.data)
+            Self.startAgain()
+        }
         let description = try await server.map { $0.value.description }.get()
         logger.info("listening", metadata: ["as": "\(description)"])
     }

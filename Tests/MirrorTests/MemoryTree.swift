@@ -111,12 +111,15 @@ final class MemoryTree: RemoteTree {
 
     func makeDirectory(_ path: TreePath, mode: UInt16, withParents: Bool) async throws -> UInt64 {
         try begin("mkdir", path)
-        if (try? node(path)) != nil { throw BanyanError.alreadyExists }
+        if let info = try? node(path).info {
+            guard withParents, info.kind == .directory else { throw BanyanError.alreadyExists }
+            return info.revision
+        }
         let names = "\(path)".utf8.split(separator: UInt8(ascii: "/")).dropLast()
         let parent = try TreePath(bytes: names.isEmpty ? Array("/".utf8) : names.flatMap { Array("/".utf8) + $0 })
         if (try? node(parent)) == nil {
             guard withParents else { throw BanyanError.notFound }
-            _ = try await makeDirectory(parent, mode: 0o755, withParents: true)
+            _ = try await makeDirectory(parent, mode: mode, withParents: true)
         }
         setDirectory("\(path)", mode: mode)
         return 1

@@ -88,6 +88,17 @@ struct PushTests {
         #expect(kept.remarks.map(\.path) == [Array("/m/d".utf8)] && kept.failures.isEmpty)
     }
 
+    @Test("directories that are made above the target are as any new ones, whatever the target's mode")
+    func parents() async throws {
+        let (folder, tree) = (try Folder(), MemoryTree())
+        folder.write("f", "f")
+        #expect(chmod(folder.path, 0o700) == 0)
+        let summary = try await Mirror(tree).push(folder.bytes, to: .of("/a/b/c"))
+        #expect(summary.directories == 1 && summary.failures.isEmpty && tree.content("/a/b/c/f") == "f")
+        #expect(try await tree.stat(.of("/a/b/c"), .linearizable).mode == 0o700)
+        for above in ["/a", "/a/b"] { #expect(try await tree.stat(.of(above), .linearizable).mode == 0o755) }
+    }
+
     @Test("what a file became between looking and opening is not followed, and what vanished is said to have")
     func swapped() async throws {
         let folder = try Folder()
