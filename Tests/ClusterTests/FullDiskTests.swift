@@ -38,6 +38,26 @@ struct FullDiskTests {
         await client.close()
     }
 
+    @Test("a disk that is full when a member begins anew by itself is waited for; who starts one there is told")
+    func atStart() async throws {
+        let cluster = try await TestCluster.start(members: 1, hasBadDisks: true)
+        let client = cluster.client(timeout: .seconds(2))
+        _ = try await client.put("/before", [1])
+        try cluster.signal(1, SIGTERM)
+        try FileManager.default.removeItem(atPath: cluster.directory(1) + "/log/lock.mdb")
+        try cluster.disk(1).fill(leaving: 0)
+        let refused = try cluster.start(1)
+        #expect(await cluster.condition { !refused.isRunning })
+        let reason = try cluster.log(1)
+        #expect(refused.terminationStatus == 1 && reason.contains("No space left on device"), "\(reason)")
+        let waiting = try cluster.start(1, environment: ["BANYAN_STARTED_AGAIN": "1"])
+        #expect(await cluster.condition { try cluster.log(1).contains("waits until there is room") })
+        #expect(waiting.isRunning)
+        try cluster.disk(1).fill(leaving: nil)
+        #expect(await cluster.condition { try await client.get("/before").content == [1] })
+        await client.close()
+    }
+
     @Test("a backup, a compaction and a restore that find no room say so, and the member serves on")
     func beforeCommit() async throws {
         let cluster = try await TestCluster.start(members: 1, options: ["--reserve", "0"], hasBadDisks: true)

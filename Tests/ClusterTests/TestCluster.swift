@@ -131,12 +131,12 @@ final class TestCluster {
     @discardableResult
     func start(
         _ id: Int, isNew: Bool = false, options own: [String] = [], crashingAt point: String? = nil,
-        errors: FileHandle? = nil
+        errors: FileHandle? = nil, environment more: [String: String] = [:]
     ) throws -> Process {
         var arguments = ["--data", directory(id)] + options + own
         if isNew { arguments += ["--id", "\(id)", "--cluster", list, "--bootstrap"] }
         if listenPorts != ports { arguments += ["--listen", "127.0.0.1:\(listenPorts[id - 1])"] }
-        var environment = try disks[id]?.environment() ?? [:]
+        var environment = try more.merging(disks[id]?.environment() ?? [:]) { $1 }
         if let point { environment[CrashPoint.variable] = point }
         let process = try launch(
             "banyand", arguments, log: "\(id).log", errors: errors, descriptorsMax: descriptorsMax,
