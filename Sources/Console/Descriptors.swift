@@ -21,14 +21,17 @@ package enum Descriptors {
         setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
+    /// How many files this process may have open at once.
+    package static var max: Int {
+        var limit = rlimit()
+        let isKnown = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
+        return isKnown ? Int(clamping: limit.rlim_cur) : .max
+    }
+
     /// - Parameter count: how many files the program has open at once, at the most.
     /// - Throws: the failure when it may not; event loops that can't be made would end it without a word.
     package static func require(_ count: Int) throws {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur < UInt64(count) else {
-            return
-        }
-        throw CommandFailure(
-            "this process may open \(limit.rlim_cur) files at once, and needs \(count): see 'ulimit -n'")
+        guard max < count else { return }
+        throw CommandFailure("this process may open \(max) files at once, and needs \(count): see 'ulimit -n'")
     }
 }

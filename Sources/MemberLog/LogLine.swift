@@ -7,6 +7,17 @@ import Logging
 package struct MemberLogHandler: LogHandler {
     package enum Format: Sendable {
         case text, json
+
+        func line(
+            _ level: Logger.Level, _ label: String, _ message: String, _ fields: [(String, String)]
+        ) -> [UInt8] {
+            let line =
+                switch self {
+                case .text: MemberLogHandler.text(level, label, message, fields)
+                case .json: MemberLogHandler.json(level, message, fields)
+                }
+            return Array((line + "\n").utf8)
+        }
     }
 
     let label: String
@@ -33,12 +44,7 @@ package struct MemberLogHandler: LogHandler {
             if let more = event.metadata { fields.merge(more) { $1 } }
             if notTold > 0 { fields["equal_lines_not_told"] = "\(notTold)" }
             let pairs = fields.sorted { $0.key < $1.key }.map { ($0.key, $0.value.description) }
-            let line =
-                switch format {
-                case .text: Self.text(event.level, label, message, pairs)
-                case .json: Self.json(event.level, message, pairs)
-                }
-            return Array((line + "\n").utf8)
+            return format.line(event.level, label, message, pairs)
         }
     }
 

@@ -8,11 +8,13 @@ package final class LogOutput: Sendable {
     private let lines: Lines
     private let thread: OwnedThread<Void>
 
-    /// - Parameter descriptor: where to write; a write may block for ever.
-    package init(descriptor: Int32 = STDERR_FILENO) {
+    /// - Parameters:
+    ///   - descriptor: where to write; a write may block for ever.
+    ///   - format: of what it tells by itself.
+    package init(descriptor: Int32 = STDERR_FILENO, format: MemberLogHandler.Format = .text) {
         // Whoever read it may be gone.
         signal(SIGPIPE, SIG_IGN)
-        let lines = Lines(descriptor: descriptor)
+        let lines = Lines(descriptor: descriptor, format: format)
         self.lines = lines
         thread = OwnedThread(name: "log") { (handle: { _ in lines.writeAll() }, finish: {}) }
     }
@@ -62,8 +64,12 @@ private final class Lines: Sendable {
 
     let state = Mutex(State())
     private let descriptor: Int32
+    private let format: MemberLogHandler.Format
 
-    init(descriptor: Int32) { self.descriptor = descriptor }
+    init(descriptor: Int32, format: MemberLogHandler.Format) {
+        self.descriptor = descriptor
+        self.format = format
+    }
 
     /// On the log's own thread, which alone may wait for the reader.
     func writeAll() {
@@ -76,7 +82,10 @@ private final class Lines: Sendable {
             if lines.isEmpty, dropped == 0 { return }
             for line in lines { write(line) }
             if dropped > 0 {
-                write(Array("\(dropped) lines of the log found no room, since nobody took them in\n".utf8))
+                write(
+                    format.line(
+                        .warning, "banyand", "lines found no room, since nobody took them in", [("lines", "\(dropped)")]
+                    ))
             }
         }
     }

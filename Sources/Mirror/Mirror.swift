@@ -6,8 +6,9 @@ import Synchronization
 ///
 /// A file whose size, modification time and mode are the same on both sides is left alone. Nothing is removed on either side.
 package struct Mirror: Sendable {
-    /// Files under way at once.
-    static let inFlight = 64
+    /// Files under way at once, at the most, and descriptors that each takes: directories, the file, and the new one.
+    private static let inFlightMax = 64
+    private static let descriptorsEach = 4
     /// A put whose outcome stayed unknown, or found no leader, is tried so often in all: it writes the mirror's own file
     /// with the same content, so that doing it twice does no harm.
     static let triesMax = 6
@@ -15,17 +16,22 @@ package struct Mirror: Sendable {
     let tree: any RemoteTree
     /// What is withheld from the modes of what a pull makes, and of directories above a push's target.
     let creationMask: UInt16
+    private let inFlight: Int
     private let pace: Pace
     private let progress: @Sendable (_ done: Int, _ of: Int, _ bytes: UInt64) -> Void
 
-    /// - Parameter patience: how long the cluster may do nothing before the mirror stops.
+    /// - Parameters:
+    ///   - patience: how long the cluster may do nothing before the mirror stops.
+    ///   - descriptors: how many it may have open at once; with few, fewer files are under way.
     package init(
-        tree: any RemoteTree, patience: Duration, creationMask: UInt16 = LocalFile.creationMask,
+        tree: any RemoteTree, patience: Duration, descriptors: Int = .max,
+        creationMask: UInt16 = LocalFile.creationMask,
         progress: @escaping @Sendable (_ done: Int, _ of: Int, _ bytes: UInt64) -> Void = { _, _, _ in }
     ) {
         self.tree = tree
         self.creationMask = creationMask
         self.progress = progress
+        inFlight = min(Self.inFlightMax, max(1, descriptors / Self.descriptorsEach))
         pace = Pace(patience: patience)
     }
 
@@ -64,7 +70,7 @@ package struct Mirror: Sendable {
                     }
                 }
             }
-            for _ in 0..<Self.inFlight { begin() }
+            for _ in 0..<inFlight { begin() }
             var done = 0
             while let transferred = await group.next() {
                 done += 1

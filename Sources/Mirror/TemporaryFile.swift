@@ -88,7 +88,8 @@ final class TemporaryFile: Sendable {
     static func clear(_ directory: Descriptor) {
         for name in directory.names() ?? [] where isName(name) {
             // To open a device may do something.
-            guard directory.look(at: name)?.kind == .file, let file = directory.open(name, O_RDWR), file.look()?.kind == .file,
+            guard directory.look(at: name)?.kind == .file, let file = directory.open(name, O_RDWR),
+                file.look()?.kind == .file,
                 flock(file.number, LOCK_EX | LOCK_NB) == 0
             else { continue }
             directory.remove(name)

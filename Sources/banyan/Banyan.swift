@@ -88,7 +88,7 @@ struct ClusterOptions: ParsableArguments {
     }
 
     /// An event loop, standard descriptors, /proc, name look-ups, files, members that were not named, and some to spare.
-    private static let descriptors = 24
+    static let descriptors = 24
 
     /// Runs `body` with a client, and turns what it throws into one line about `path`.
     func withClient<Result: Sendable>(

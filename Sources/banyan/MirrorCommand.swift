@@ -86,7 +86,10 @@ struct MirrorCommand: AsyncParsableCommand {
         do {
             summary = try await cluster.withClient(path.text) { client in
                 try await body(
-                    Mirror(tree: client, patience: cluster.timeout.duration) { bar.show($0, of: $1, bytes: $2) })
+                    Mirror(
+                        tree: client, patience: cluster.timeout.duration,
+                        descriptors: Descriptors.max - ClusterOptions.descriptors
+                    ) { bar.show($0, of: $1, bytes: $2) })
             }
         } catch let error as LocalError {
             throw CommandFailure("\(ByteText.text(error.path)): \(error.reason)")

@@ -145,7 +145,7 @@ struct Banyand: AsyncParsableCommand {
 
     func run() async throws {
         let (level, format) = (logLevel, logFormat)
-        let output = LogOutput()
+        let output = LogOutput(format: format == .json ? .json : .text)
         defer { output.flush() }
         LoggingSystem.bootstrap { label in
             var handler = MemberLogHandler(label: label, format: format == .json ? .json : .text, output: output)
@@ -176,7 +176,8 @@ struct Banyand: AsyncParsableCommand {
                     ])
             } catch { throw CommandFailure("\(error)") }
         }
-        let service = ServerService(options: options, loop: loop, logger: logger, output: output)
+        let service = ServerService(
+            options: options, loop: loop, logger: logger, output: output, isText: format == .text)
         do {
             try await service.prepare()
         } catch {
@@ -197,7 +198,7 @@ final class ServerService: Service {
     private let logger: Logger
     private let server: EventLoopFuture<NIOLoopBound<Server>>
 
-    init(options: ServerOptions, loop: any EventLoop, logger: Logger, output: LogOutput) {
+    init(options: ServerOptions, loop: any EventLoop, logger: Logger, output: LogOutput, isText: Bool) {
         self.options = options
         self.loop = loop
         self.logger = logger
@@ -206,7 +207,8 @@ final class ServerService: Service {
                 options, on: loop, logger: logger,
                 fatal: { reason in
                     logger.critical("this member stops", metadata: ["reason": "\(reason)"])
-                    output.say("banyand: \(Shown.line(reason))")
+                    // Whoever reads objects has it in that one.
+                    if isText { output.say("banyand: \(Shown.line(reason))") }
                     output.flush()
                     // Nothing is left to be saved: what was not synced was not acknowledged.
                     exit(1)

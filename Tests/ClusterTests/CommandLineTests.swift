@@ -68,6 +68,15 @@ struct CommandLineTests {
                 #expect(result.errors.split(separator: "\n").count == 1, "\(count) \(line): \(result.errors)")
             }
         }
+        // With a few more the mirror works, if with fewer files at once.
+        let (source, target) = (cluster.folder.path + "/many", cluster.folder.path + "/back")
+        let files = try await shell("mkdir \(source) && for i in $(seq 120); do echo $i >\(source)/$i; done")
+        #expect(files.code == 0, "\(files.errors)")
+        for command in ["push \(source) /many", "pull /many \(target)"] {
+            let result = try await shell("ulimit -n 28; \(banyan) mirror \(command)")
+            #expect(result.code == 0, "\(command): \(result.errors)")
+        }
+        #expect(try await shell("diff -r \(source) \(target)").code == 0)
     }
 
     @Test("a local cluster goes on while the program that shows it stands still, and tells what happens in sentences")

@@ -1,4 +1,4 @@
-import Glibc
+import Foundation
 import Logging
 import Testing
 
@@ -52,12 +52,14 @@ struct MemberLogTests {
         #expect(long.utf8.count < 1000)
     }
 
-    @Test("nobody waits for a reader that stands still, and what it missed is told when it goes on")
-    func stalledReader() {
+    @Test(
+        "nobody waits for a reader that stands still, and what it missed is told when it goes on, in the form of all lines",
+        arguments: [MemberLogHandler.Format.text, .json])
+    func stalledReader(_ format: MemberLogHandler.Format) throws {
         var pipes: [Int32] = [0, 0]
         #expect(pipe(&pipes) == 0)
-        let output = LogOutput(descriptor: pipes[1])
-        var logger = Logger(label: "test") { MemberLogHandler(label: $0, format: .text, output: output) }
+        let output = LogOutput(descriptor: pipes[1], format: format)
+        var logger = Logger(label: "test") { MemberLogHandler(label: $0, format: format, output: output) }
         logger.logLevel = .info
         let padding = String(repeating: "p", count: 400)
         // Far more than the pipe and the queue hold.
@@ -71,7 +73,14 @@ struct MemberLogTests {
             if count <= 0 { break }
             text += buffer.prefix(count)
         }
-        #expect(String(decoding: text.prefix(2000), as: UTF8.self).contains("info test: 0 ppp"))
+        #expect(
+            String(decoding: text.prefix(2000), as: UTF8.self).contains(
+                format == .text ? "info test: 0 ppp" : "\"message\":\"0 ppp"))
+        if format == .json {
+            for line in text.split(separator: UInt8(ascii: "\n")) {
+                #expect(try JSONSerialization.jsonObject(with: Data(line)) is [String: String])
+            }
+        }
         output.flush()
         close(pipes[0])
         // A reader that is gone ends nobody.
