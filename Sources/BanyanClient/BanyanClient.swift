@@ -126,8 +126,22 @@ public final class BanyanClient: Sendable {
     }
 
     /// Asks each member of the cluster what it believes, all at once. Members that don't answer within a second (or the
-    /// timeout, if that is shorter) are reported as unreachable, and those that the leader does not know as removed.
-    public func status() async throws -> [MemberReport] { try await status(within: .seconds(1)) }
+    /// timeout, if that is shorter) are reported as unreachable, and those that the leader does not know as removed. While none
+    /// answers, all are asked again until the timeout.
+    public func status() async throws -> [MemberReport] {
+        let end = ContinuousClock.now + timeoutDuration
+        while true {
+            do { return try await status(within: min(.seconds(1), max(.milliseconds(100), end - .now))) } catch let
+                error
+                as BanyanError
+            {
+                guard case .unreachable = error, ContinuousClock.now + Self.statusPause < end else { throw error }
+                try await Task.sleep(for: Self.statusPause)
+            }
+        }
+    }
+
+    private static let statusPause = Duration.milliseconds(200)
 
     /// - Parameter limit: how long those may take that are asked at once.
     package func status(within limit: Duration) async throws -> [MemberReport] {

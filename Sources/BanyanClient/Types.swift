@@ -138,7 +138,8 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
                 ? "the condition does not hold: the path is absent"
                 : "the condition does not hold: the path is at revision \(revision)"
         case .unknownOutcome:
-            "the outcome is unknown: the write may have happened; look with 'banyan stat' before you repeat it"
+            "the outcome is unknown: what was asked for may have happened; look with 'banyan stat', or 'banyan status', before "
+                + "you repeat it"
         case .unreachable(let reasons):
             "no member can be reached: \(reasons): see that they run, and check the addresses (--nodes or BANYAN_NODES)"
         case .memberUnreachable(let trouble): "\(trouble): see that it runs"
@@ -190,7 +191,9 @@ public struct MemberReport: Equatable, Sendable {
     /// `state_oldest_reader_commits`, since the oldest view of it that is still open; `state_wait_p999_us`, what 999 of 1,000
     /// requests waited at most for the thread that executes them, in the last ten seconds in which there were any;
     /// `free_bytes`, that may still be written; `snapshot_bytes` of the one that is kept for members that need one;
-    /// `durable_index`; `cluster_version`; `connections` of clients and peers; `process_id`.
+    /// `durable_index`; `cluster_version`; `connections` of clients and peers, and `clients_bytes`, what clients make it hold
+    /// in memory; `disk_waiting_ms`, how long its oldest write has been under way; `digest_index` and `digest_low` of the
+    /// digest that members last compared; `offences_` and a kind, how many messages of it were refused; `process_id`.
     public let statistics: [String: UInt64]
     /// Long work that the member is doing.
     public let workUnderWay: [WorkReport]

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Dispatch
 import Glibc
+import Synchronization
 
 /// What went wrong, in one line, and the exit code for it.
 package struct CommandFailure: Error {
@@ -137,9 +138,16 @@ package enum Console {
 
     /// One line on stderr.
     package static func complain(_ name: String, _ message: String) {
-        // Who does not read this does not stop the program.
-        try? write(ByteText.bytes("\(name): \(Shown.line(message))\n"), to: STDERR_FILENO, patience: 1000)
+        // Who does not read this does not stop the program; and once was waited for, no more.
+        let bytes = ByteText.bytes("\(name): \(Shown.line(message))\n")
+        let isRead = isRead.load(ordering: .relaxed)
+        do { try write(bytes, to: STDERR_FILENO, patience: isRead ? 1000 : 0) } catch {
+            Self.isRead.store(false, ordering: .relaxed)
+        }
     }
+
+    /// Whether somebody takes in what goes to standard error.
+    private static let isRead = Atomic(true)
 
     /// Writes lines to standard output. Who reads it may have gone, or its disk be full: that is no success.
     package static func print(_ text: String) throws { try output(ByteText.bytes(Shown.lines(text) + "\n")) }

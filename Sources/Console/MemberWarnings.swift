@@ -18,9 +18,6 @@ package enum MemberWarnings {
                 "it refused what no sound member or client sends (its log says from whom): "
                     + offences.joined(separator: ", "))
         }
-        for (name, count) in sorted where count > 0 && name.hasSuffix("_dropped") {
-            lines.append("\(count) \(name.dropLast("_dropped".count).replacing("_", with: " ")) were dropped")
-        }
         return lines.map { "member \(id): \($0)" }
     }
 

@@ -28,7 +28,7 @@ package struct PathArgument: Sendable, CustomStringConvertible {
         guard String(validating: bytes, as: UTF8.self) != nil else { throw failure("it is not UTF-8") }
         let names = (bytes.first == slash ? bytes.dropFirst() : bytes[...])
             .split(separator: slash, omittingEmptySubsequences: false)
-        for name in bytes.count == 1 ? [] : isDirectory ? names.dropLast() : names[...] {
+        for name in bytes == [slash] ? [] : isDirectory ? names.dropLast() : names[...] {
             if name.isEmpty { throw failure("two slashes stand together") }
             if name.elementsEqual(".".utf8) || name.elementsEqual("..".utf8) {
                 throw failure("'.' and '..' are no names in it")

@@ -95,7 +95,12 @@ package final class Descriptor: Sendable {
     /// The names in this directory, without `.` and `..`.
     func names() -> [ArraySlice<UInt8>]? {
         // A stream closes its descriptor, and this one is still needed.
-        guard let stream = fdopendir(openat(number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) else { return nil }
+        let copy = openat(number, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard copy >= 0 else { return nil }
+        guard let stream = fdopendir(copy) else {
+            close(copy)
+            return nil
+        }
         defer { closedir(stream) }
         var names: [ArraySlice<UInt8>] = []
         while true {

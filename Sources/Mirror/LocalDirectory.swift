@@ -81,12 +81,13 @@ struct LocalDirectory: Sendable {
                 let descriptor = try self.directory(directory.path)
                 guard let names = descriptor.names() else { throw error(directory.path) }
                 scan.entries.append(directory)
-                for name in names where !TemporaryFile.isName(name) {
+                for name in names {
                     let path = directory.path.isEmpty ? Array(name) : directory.path + [Self.slash] + name
                     guard let status = descriptor.look(at: name) else {
                         scan.summary.note(error(path))
                         continue
                     }
+                    if status.kind == .file, TemporaryFile.isName(name) { continue }
                     guard status.kind != .other else {
                         scan.summary.skipped.append(MirrorNote(named(path), MirrorNote.isNoFile))
                         continue

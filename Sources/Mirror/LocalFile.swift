@@ -43,11 +43,15 @@ package enum LocalFile {
         if let status = file.look(), status.kind == .file {
             // Who could write what runs as somebody else could be somebody else.
             let permissions = status.mode & 0o777
+            // What does not fit must not cost what is there.
+            let code = content.isEmpty ? 0 : posix_fallocate(file.number, 0, off_t(content.count))
+            if [ENOSPC, EDQUOT].contains(code) { throw LocalError(path, code: code) }
             guard status.mode == permissions || fchmod(file.number, mode_t(permissions)) == 0,
-                ftruncate(file.number, 0) == 0
+                writeAll(content, to: file), ftruncate(file.number, off_t(content.count)) == 0
             else { throw LocalError(path) }
+        } else if !writeAll(content, to: file) {
+            throw LocalError(path)
         }
-        guard writeAll(content, to: file) else { throw LocalError(path) }
     }
 
     static func writeAll(_ content: [UInt8], to file: Descriptor) -> Bool {

@@ -119,7 +119,7 @@ package struct Mirror: Sendable {
 
 extension BanyanError {
     /// Whether it would meet every other file as well.
-    var isOfTheCluster: Bool {
+    package var isOfTheCluster: Bool {
         switch self {
         case .noQuorum, .unreachable, .unknownOutcome, .diskFull: true
         default: false

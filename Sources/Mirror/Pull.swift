@@ -12,6 +12,7 @@ extension Mirror {
         let isNew = mkdir(cString(directory), mode_t((top.mode | 0o700) & ~creationMask)) == 0
         guard isNew || errno == EEXIST else { throw LocalError(directory) }
         let local = try LocalDirectory(directory)
+        let modeBefore = local.root.look()?.mode
         summary.directories = isNew ? 1 : 0
         let named = { (path: [UInt8]) in base.bytes + (base == .root ? [] : [UInt8(ascii: "/")]) + path }
         summary.vanished = walk.vanished.map { MirrorNote(named($0), MirrorNote.vanished) }
@@ -73,6 +74,9 @@ extension Mirror {
             }
         }
         setModes(of: directories, local, &summary)
+        if !isNew, let mode = modeBefore, local.root.look()?.mode != mode {
+            _ = fchmod(local.root.number, mode_t(mode))
+        }
         if isNew, base != .root { _ = fchmod(local.root.number, mode_t(mode(top))) }
         return summary
     }

@@ -13,12 +13,12 @@ struct DiskWatch {
     static let toldAfter: Nanoseconds = 1_000_000_000
 
     private var stoodStillSince: Nanoseconds?
-    private var handOvers = 0
+    private var gaveWayAt: Nanoseconds = 0
 
     /// - Parameters:
     ///   - began: when the oldest write that is not on the disk began.
-    ///   - handOvers: how often this member has given way so far.
-    mutating func look(oldestWriteBegan began: Nanoseconds?, handOvers: Int, now: Nanoseconds) -> [Event] {
+    ///   - gaveWayAt: when this member last gave way; 0: never.
+    mutating func look(oldestWriteBegan began: Nanoseconds?, gaveWayAt: Nanoseconds, now: Nanoseconds) -> [Event] {
         var events: [Event] = []
         if let since = stoodStillSince, began.map({ $0 > since }) ?? true {
             stoodStillSince = nil
@@ -28,8 +28,8 @@ struct DiskWatch {
             stoodStillSince = began
             events.append(.standsStill)
         }
-        if handOvers > self.handOvers { events.append(.handedOver) }
-        self.handOvers = handOvers
+        if gaveWayAt != self.gaveWayAt { events.append(.handedOver) }
+        self.gaveWayAt = gaveWayAt
         return events
     }
 }

@@ -11,8 +11,8 @@ struct OffenceCount {
 
     /// Notes one, and answers whether it is worth a line in the log: the first of its kind is, then each that doubles their
     /// number.
-    mutating func note(_ offence: Offence, now: Nanoseconds) -> Bool {
-        if offence.kind == .leap {
+    mutating func note(_ offence: Offence, isMember: Bool, now: Nanoseconds) -> Bool {
+        if offence.kind == .leap, isMember {
             leaps.removeAll { $0.peer == offence.peer || now - $0.at > Self.leapsRemembered }
             if leaps.count < Self.leapersMax { leaps.append((offence.peer, now)) }
         }

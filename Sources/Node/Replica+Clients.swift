@@ -33,6 +33,10 @@ extension Replica {
             refuse(waiter, .busy, isCounted: false)
             return
         }
+        if isRead, memory.isCrowded, waitingReads[connection.id] != nil {
+            refuse(waiter, .busy, isCounted: false)
+            return
+        }
         if let farewell = removedGoodbye, frame.kind != .status { return connection.say(farewell) }
         connection.requestsInFlight += 1
         func queue(_ kind: PendingRead.Kind, _ query: ByteBuffer? = nil, bytesMax: Int? = nil) {
@@ -371,12 +375,10 @@ extension Replica {
         let now = Clock.now
         while var read = waiting.first, connection.mayRead(read.answerBytesMax ?? connection.answerBytesMax) {
             waiting.removeFirst()
-            memory.requestGoesOn(read.heldBytes)
             if read.deadline < now {
-                connection.requestsInFlight -= 1
-                connection.write { Refusal(.deadlinePassed).write(to: &$0, requestID: read.waiter.requestID) }
-                markDirty(connection)
+                waitedTooLong(read, on: connection)
             } else {
+                memory.requestGoesOn(read.heldBytes)
                 read.waiter.answerBytesMax = read.answerBytesMax ?? connection.answerBytesMax
                 connection.readBegins(read.waiter.answerBytesMax)
                 newReads.append(read)
@@ -384,6 +386,13 @@ extension Replica {
         }
         waitingReads[connection.id] = waiting.isEmpty ? nil : waiting
         scheduleTurn()
+    }
+
+    private func waitedTooLong(_ read: PendingRead, on connection: FrameConnection) {
+        memory.requestGoesOn(read.heldBytes)
+        connection.requestsInFlight -= 1
+        connection.write { Refusal(.deadlinePassed).write(to: &$0, requestID: read.waiter.requestID) }
+        markDirty(connection)
     }
 
     /// The answer was longer than it may be: it is read again when there is room for the longest. Whatever it was not to miss it
@@ -421,8 +430,14 @@ extension Replica {
         for connection in idle {
             connection.say(Goodbye(.busy, "answers were left unread while others needed the room"))
         }
-        if wasFull, !memory.isFull {
-            for id in waitingReads.keys.sorted() { if let connection = connections[id] { admitReads(of: connection) } }
+        for id in waitingReads.keys.sorted() {
+            guard let connection = connections[id] else { continue }
+            waitingReads[id]?.removeAll { read in
+                guard read.deadline < now else { return false }
+                waitedTooLong(read, on: connection)
+                return true
+            }
+            admitReads(of: connection)
         }
     }
 

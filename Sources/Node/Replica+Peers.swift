@@ -191,8 +191,9 @@ extension Replica {
     }
 
     func report(_ offence: Offence) {
-        guard offences.note(offence, now: Clock.now) else { return }
-        let id = core.configuration.member(offence.peer).map { "\($0.id)" } ?? "\(offence.peer)"
+        let member = core.configuration.member(offence.peer)
+        guard offences.note(offence, isMember: member != nil, now: Clock.now) else { return }
+        let id = member.map { "\($0.id)" } ?? "\(offence.peer)"
         logger.error(
             "a peer's message was ignored: no sound member sends it",
             metadata: [

@@ -103,10 +103,12 @@ extension Replica {
 
     /// What a follower says that its state was.
     func heard(_ digest: (index: Index, digest: UInt128), from peer: PeerID) {
-        // Nobody can have executed what is not committed, or remembers another index.
-        guard digest.index <= core.commit, digest.index % StateThread.indexesBetweenDigests == 0 else {
+        // Nobody can have executed what the leader's log does not hold, or remembers another index.
+        guard digest.index <= core.log.lastIndex, digest.index % StateThread.indexesBetweenDigests == 0 else {
             return report(Offence(peer: peer, term: core.term, kind: .unaskedDigest))
         }
+        // A peer may have learnt from the last leader that more is committed than this one knows yet.
+        guard digest.index <= core.commit else { return }
         guard peerDigests[peer]?.index ?? 0 < digest.index else { return }
         peerDigests[peer] = digest
         compare(digest.index)

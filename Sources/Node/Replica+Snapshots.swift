@@ -252,7 +252,8 @@ extension Replica {
     }
 
     func readBackup(_ number: UInt32, for waiter: Waiter) {
-        guard let spool = backups[waiter.connection]?.spool else { return refuse(waiter, .malformed) }
+        // It may have been given up, since others waited.
+        guard let spool = backups[waiter.connection]?.spool else { return refuse(waiter, .busy) }
         backups[waiter.connection]?.read(number, at: core.now)
         spoolUsedAt = core.now
         let this = NIOLoopBound(self, eventLoop: loop)

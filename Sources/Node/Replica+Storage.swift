@@ -51,7 +51,7 @@ extension Replica {
 
     func watchDisk() {
         let events = diskWatch.look(
-            oldestWriteBegan: core.oldestWriteBegan, handOvers: core.diskHandOvers, now: core.now)
+            oldestWriteBegan: core.oldestWriteBegan, gaveWayAt: core.gaveWayAt, now: core.now)
         for event in events {
             switch event {
             case .standsStill:

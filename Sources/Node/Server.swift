@@ -1,3 +1,4 @@
+import BanyanClient
 import FileTree
 import Glibc
 import LMDB
@@ -39,7 +40,9 @@ package final class Server {
     private var recovered: LogStore.Recovered?
     private var repairing: Task<Void, Never>?
     /// Its disk is full, and what was under way when that was found is left as it was.
+    private var isTakenIn = false
     private var isWaitingForRoom = false
+    /// Kept for its threads, which are left where they are.
     private var leftReplica: Replica?
     private var port: (any Channel)?
     var lastConnection: UInt64 = 0
@@ -295,7 +298,7 @@ package final class Server {
         Bootstrap(
             options: options, identity: identity, loop: loop, logger: logger,
             complete: { [unowned self] in try found(members: $0) },
-            begin: { [unowned self] in if identity.isJoining { try takeIn($0) } else { try join($0) } }, fatal: fatal)
+            begin: { [unowned self] in if identity.isJoining { takeIn($0) } else { try join($0) } }, fatal: fatal)
     }
 
     private func join(_ genesis: Configuration) throws {
@@ -309,9 +312,31 @@ package final class Server {
         try run(directory.store.recover())
     }
 
-    /// A running cluster's leader has taken this member in.
-    private func takeIn(_ configuration: Configuration) throws {
-        try directory.store.join(identity, configuration)
+    /// A running cluster's leader has taken this member in. Its term is asked for first, over connections to addresses of this
+    /// member's own list: who has none would believe any.
+    private func takeIn(_ configuration: Configuration) {
+        guard !isTakenIn else { return }
+        isTakenIn = true
+        let nodes = options.cluster.filter { $0.id != identity.memberID }.map { $0.address.description }
+        let this = NIOLoopBound(self, eventLoop: loop)
+        let asked = loop.makePromise(of: Term?.self)
+        asked.completeWithTask { await Self.leadersTerm(nodes) }
+        asked.futureResult.whenSuccess { term in
+            do { try this.value.begin(in: configuration, term) } catch { this.value.unwritable(error) }
+        }
+    }
+
+    /// Nil when none of them says that it leads.
+    private static func leadersTerm(_ nodes: [String]) async -> Term? {
+        let client = BanyanClient(nodes: nodes, timeout: .seconds(2))
+        let leaders = (try? await client.status(within: .seconds(1)))?.filter { $0.role == "leader" }
+        await client.close()
+        return leaders?.map(\.term).min()
+    }
+
+    private func begin(in configuration: Configuration, _ term: Term?) throws {
+        guard case .joining = phase else { return }
+        try directory.store.join(identity, configuration, term: term ?? 0)
         identity.genesis = configuration
         if case .joining(let bootstrap) = phase { bootstrap.stop() }
         logger.info(
@@ -458,8 +483,8 @@ package final class Server {
         logger.critical(
             "this member waits until there is room on its disk, and then starts again by itself",
             metadata: ["directory": "\(options.data)", "reason": "\(reason)"])
+        // Its threads are not ended: one of them would commit.
         leftReplica = replica
-        // Its threads are left as they are: one of them would commit.
         _ = stop()
         let restart = restart
         let room = NIOLoopBoundBox(Room(in: options.data), eventLoop: loop)

@@ -128,7 +128,7 @@ package struct Progress: Sendable {
 
     /// The peer, whose log ends at `lastIndex` or later, refused to append after `index`. False when the refusal is an
     /// old one.
-    mutating func rejected(_ index: Index, agreesAt hint: Index, lastIndex: Index) -> Bool {
+    mutating func rejected(_ index: Index, agreesAt hint: Index, lastIndex: Index, now: Nanoseconds) -> Bool {
         switch state {
         case .probe where isAnswer(index) && lastIndex < match:
             become(.regressed, next: next)
@@ -138,6 +138,12 @@ package struct Progress: Sendable {
             become(.probe, next: max(min(index, hint + 1), match + 1))
         case .probe:
             guard isAnswer(index) else { return false }
+            // It holds something else than what it acknowledged, and would refuse the next probe as well: who asked at once
+            // would ask for ever.
+            guard index > match else {
+                waitForSign(now: now)
+                return false
+            }
             become(.probe, next: max(min(index, hint + 1), match + 1))
         case .snapshot, .regressed:
             return false

@@ -6,7 +6,7 @@
 /// memory.
 ///
 /// One concern a file: `Election`, `Replication`, `Commitment`, `ReadIndex`, `Lease`, `SnapshotInstallation`, `Membership`,
-/// `LeadershipTransfer`.
+/// `LeadershipTransfer`; and against what the paper does not know: `Sanity`, `StalledDisk`, `Bounds`.
 package struct RaftCore: Sendable {
     package let id: PeerID
     /// The cluster that this member belongs to; its log may tell of the one that it was recovered from.

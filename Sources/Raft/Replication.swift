@@ -122,7 +122,7 @@ extension RaftCore {
             guard index <= log.lastIndex else { return offended(by: peer, .answersUnsent) }
             // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
             let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
-            guard peers[position].rejected(index, agreesAt: agreesAt, lastIndex: hintIndex) else { return }
+            guard peers[position].rejected(index, agreesAt: agreesAt, lastIndex: hintIndex, now: now) else { return }
             sendAppends(to: position)
         }
     }

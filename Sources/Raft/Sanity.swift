@@ -69,7 +69,6 @@ extension RaftCore {
         let known = log.configurations(in: 0..<first).last
         // The one that a newcomer began with came from its cluster's present; its log brings the past.
         var previous = known.map { $0.index == 0 ? nil : $0.configuration } ?? log.configuration(at: first - 1)
-        if known?.index == 0, log.compactedIndex == 0 { previous = nil }
         for next in append.configurations where next.index >= first {
             guard next.configuration.isSound else { return false }
             if let previous, !next.configuration.canFollow(previous, in: clusterID) { return false }

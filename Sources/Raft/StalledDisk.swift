@@ -4,7 +4,7 @@
 struct DiskPace: Sendable {
     /// How often in a row this member gave way for its disk; each time it waits twice as long before.
     private(set) var handOvers = 0
-    private var gaveWayAt: Nanoseconds = 0
+    private(set) var gaveWayAt: Nanoseconds = 0
     /// It gave way, and no write of its own was quick since.
     private(set) var isDoubtful = false
 
@@ -33,8 +33,8 @@ extension RaftCore {
     /// When what this member's disk has worked on the longest began, or nil when everything is saved.
     package var oldestWriteBegan: Nanoseconds? { pendingWrites.first?.began }
 
-    /// How often this member gave its lead away, of late, since its disk stood still.
-    package var diskHandOvers: Int { disk.handOvers }
+    /// When this member last gave its lead away since its disk stood still; 0: never.
+    package var gaveWayAt: Nanoseconds { disk.gaveWayAt }
 
     /// Until a write of its own was quick, a member that gave way, or whose disk stands still just now, is no target of a
     /// hand-over, and campaigns later than others would. Never not at all: its log may be the only one that can win.

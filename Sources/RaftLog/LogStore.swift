@@ -157,13 +157,15 @@ package final class LogStore: Sendable {
 
     /// Makes the directory a member's of a cluster that runs already. Its log is empty: everything comes from the others.
     ///
-    /// - Parameter configuration: in which the member was taken in; in force until the log brings another.
-    package func join(_ identity: Identity, _ configuration: Configuration) throws(LogError) {
+    /// - Parameters:
+    ///   - configuration: in which the member was taken in; in force until the log brings another.
+    ///   - term: the cluster's; 0: not known.
+    package func join(_ identity: Identity, _ configuration: Configuration, term: Term) throws(LogError) {
         var identity = identity
         identity.genesis = configuration
         try commit { transaction throws(LMDBError) in
             try write(identity, &transaction)
-            var row = HardStateRow(hardState: HardState())
+            var row = HardStateRow(hardState: HardState(term: term))
             row.lastIndex = 0
             try write(row, &transaction)
             try writeBase(configuration, &transaction)

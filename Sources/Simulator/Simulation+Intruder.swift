@@ -143,7 +143,9 @@ extension Simulation {
             guard let body = intruder.one(of: bodies) else { return nil }
             if case .append = body { return ForgedFrame(what, message(body, from: other), [entry]) }
             return ForgedFrame(what, message(body, from: other))
-        case .overwriting: return overwriting(core, what, &intruder)
+        case .overwriting:
+            guard core.commit > core.log.compactedIndex else { return nil }
+            return overwriting(core.log.compactedIndex + 1...core.commit, of: core, what, &intruder)
         case .configuration:
             // A newcomer takes its cluster's past from whoever leads: it has none to compare with.
             guard let leader = core.leader, leader != core.id, core.log.lastIndex > 0 else { return nil }
@@ -196,9 +198,12 @@ extension Simulation {
         return ForgedFrame(what, Message(from: leader, to: core.id, term: core.term, body: .append(append)), [entry])
     }
 
-    private func overwriting(_ core: RaftCore, _ what: String, _ intruder: inout Intruder) -> ForgedFrame? {
-        guard let leader = core.leader, leader != core.id, core.commit > core.log.compactedIndex else { return nil }
-        let index = intruder.number(core.log.compactedIndex + 1...core.commit)
+    /// In the leader's name, an append of another entry than the one that stands at an index of `range`.
+    private func overwriting(
+        _ range: ClosedRange<Index>, of core: RaftCore, _ what: String, _ intruder: inout Intruder
+    ) -> ForgedFrame? {
+        guard let leader = core.leader, leader != core.id else { return nil }
+        let index = intruder.number(range)
         guard let term = core.log.term(at: index), let previous = core.log.term(at: index - 1) else { return nil }
         // Another term than its own that could stand there.
         let other = term < core.term ? core.term : previous
@@ -293,6 +298,10 @@ extension Simulation {
     // MARK: what was heard, changed
 
     private func mutation(_ core: RaftCore, _ intruder: inout Intruder) -> ForgedFrame? {
+        if intruder.chance(10), core.commit < core.log.lastIndex {
+            let what = "another entry than the leader's"
+            return overwriting(core.commit + 1...core.log.lastIndex, of: core, what, &intruder)
+        }
         guard let heard = intruder.one(of: intruder.overheard) else { return nil }
         var envelope = heard
         var names = ["a message again"]

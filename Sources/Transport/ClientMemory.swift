@@ -6,6 +6,8 @@
 package final class ClientMemory {
     /// Beyond it, whoever holds something gets no more of it.
     package static let bytesMax = 64 << 20
+    /// While requests that wait hold so much, a connection gets no second one to wait.
+    package static let waitingBytesMax = 32 << 20
     /// So much every connection may need, whatever the others hold: a small answer.
     package static let shareBytes = 64 << 10
 
@@ -19,7 +21,9 @@ package final class ClientMemory {
     package init() {}
 
     package var heldBytes: Int { reservedBytes + waitingBytes + measuredBytes }
-    package var isFull: Bool { heldBytes >= Self.bytesMax }
+    /// Whether answers have no room. What waits for it does not count: it would wait for itself.
+    package var isFull: Bool { reservedBytes + measuredBytes >= Self.bytesMax }
+    package var isCrowded: Bool { waitingBytes >= Self.waitingBytesMax }
 
     func reserve(_ bytes: Int) { reservedBytes += bytes }
     func release(_ bytes: Int) { reservedBytes -= bytes }

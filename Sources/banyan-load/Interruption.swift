@@ -1,3 +1,4 @@
+import Console
 import Foundation
 import Synchronization
 
@@ -18,7 +19,7 @@ final class Interruption {
     var hasCome: Bool { state.hasCome.load(ordering: .relaxed) }
 
     init() {
-        sources = [SIGINT, SIGTERM, SIGHUP].map { number in
+        sources = Signals.ending.map { number in
             signal(number, SIG_IGN)
             return DispatchSource.makeSignalSource(signal: number)
         }

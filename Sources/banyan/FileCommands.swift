@@ -41,7 +41,9 @@ struct EntryResult: Encodable {
     }
 
     static func date(_ info: FileInfo) -> String {
-        Date(timeIntervalSince1970: Double(info.modificationTime) / 1e9).formatted(.iso8601)
+        // Whole seconds that are over: no file is of a second that has not come yet.
+        let (seconds, rest) = info.modificationTime.quotientAndRemainder(dividingBy: 1_000_000_000)
+        return Date(timeIntervalSince1970: Double(rest < 0 ? seconds - 1 : seconds)).formatted(.iso8601)
     }
 }
 
@@ -195,7 +197,7 @@ struct ListCommand: AsyncParsableCommand {
     func run() async throws {
         let target = try path.path
         let named = { (below: [UInt8]) in
-            String(decoding: target.bytes + (target == .root ? [] : [UInt8(ascii: "/")]) + below, as: UTF8.self)
+            ByteText.text(target.bytes + (target == .root ? [] : [UInt8(ascii: "/")]) + below)
         }
         var lines: [(path: String, name: String, info: FileInfo)] = []
         var (vanished, unreachable): ([[UInt8]], [[UInt8]]) = ([], [])
@@ -204,7 +206,7 @@ struct ListCommand: AsyncParsableCommand {
                 let walk = try await TreeWalk(target, of: client, reading.level, isRecursive: recursive)
                 lines = walk.entries.map { entry in
                     let path = named(entry.path)
-                    return (path, recursive ? path : String(decoding: entry.path, as: UTF8.self), entry.info)
+                    return (path, recursive ? path : ByteText.text(entry.path), entry.info)
                 }
                 (vanished, unreachable) = (walk.vanished, walk.unreachable)
             } catch BanyanError.notDirectory where !path.isDirectory {
@@ -338,7 +340,7 @@ struct MoveCommand: AsyncParsableCommand {
             try await source.checkKind(client)
             let target = destination.isDirectory ? try await below(to, from, client) : to
             let revision = try await client.move(from, to: target, if: conditions.condition)
-            let text = "\(target)"
+            let text = ByteText.text(target.bytes)
             try cluster.show(
                 WriteResult(path: text, revision: revision), "\(Shown.name(text)) is at revision \(revision)")
         }

@@ -31,7 +31,7 @@ struct LeaderCommand: AsyncParsableCommand {
                 members.map { member in
                     member.role == "unreachable"
                         ? "member \(member.id) at \(member.address) can't be reached"
-                        : "member \(member.id) knows no leader"
+                        : "member \(member.id) does not lead"
                 }.joined(separator: "; "))
         }
         try cluster.show(

@@ -87,7 +87,7 @@ actor LocalCluster {
         try checkPorts()
         try keepList()
         let (happenings, continuation) = AsyncStream.makeStream(of: Happening.self)
-        let signals = [SIGINT, SIGTERM, SIGHUP].map { number in
+        let signals = Signals.ending.map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number)
             source.setEventHandler { continuation.yield(.stop) }

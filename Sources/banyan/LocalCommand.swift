@@ -19,6 +19,7 @@ struct LocalCommand: AsyncParsableCommand {
     @Option(help: "The first member's port; the others follow.") var port = 7401
 
     func validate() throws {
+        if data.isEmpty { throw ValidationError("--data is empty: name a directory") }
         guard (1...9).contains(nodes) else { throw ValidationError("--nodes must be from 1 to 9") }
         guard (1...65_526).contains(port) else { throw ValidationError("--port must be from 1 to 65526") }
     }

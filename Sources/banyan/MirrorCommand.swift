@@ -162,14 +162,8 @@ private struct ProgressBar: Sendable {
 
 /// What is done when a signal ends the process.
 enum Termination {
-    private static let signals = [SIGINT, SIGTERM, SIGHUP]
     /// Made once, and kept alive: nobody uses it after that.
-    nonisolated(unsafe) private static let sources = signals.compactMap { number -> (any DispatchSourceSignal)? in
-        var action = sigaction()
-        sigaction(number, nil, &action)
-        // One that is ignored, as by nohup, stays so.
-        let handler = unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self)
-        if handler == unsafeBitCast(SIG_IGN, to: Int.self) { return nil }
+    nonisolated(unsafe) private static let sources = Signals.ending.map { number -> any DispatchSourceSignal in
         signal(number, SIG_IGN)
         let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
         source.setEventHandler {

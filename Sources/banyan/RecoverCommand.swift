@@ -62,6 +62,10 @@ struct RecoverCommand: AsyncParsableCommand {
     @Flag(help: "Make a cluster of this member alone. What it never received is gone.") var forceNewCluster = false
     @Flag(help: "Print JSON.") var json = false
 
+    func validate() throws {
+        if data.isEmpty { throw ValidationError("--data is empty: name a directory") }
+    }
+
     func run() async throws {
         guard FileManager.default.fileExists(atPath: data + "/log") else {
             throw CommandFailure("\(data): holds no log of Banyan's", exitCode: 3)

@@ -2,6 +2,7 @@ import ArgumentParser
 import BanyanClient
 import Console
 import Foundation
+import Mirror
 import NIOCore
 import Node
 import Snapshots
@@ -34,7 +35,7 @@ struct SnapshotCommand: AsyncParsableCommand {
             case fileBytes = "file_bytes"
         }
 
-        init(_ path: String, named name: String, _ contents: Restore.Contents) throws {
+        init(_ path: String, named name: String, _ contents: Restore.Contents) {
             file = name
             index = contents.metadata.index
             term = contents.metadata.term
@@ -42,7 +43,8 @@ struct SnapshotCommand: AsyncParsableCommand {
             clusterVersion = contents.clusterVersion
             files = contents.applied.files
             contentBytes = contents.applied.bytes
-            fileBytes = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int ?? 0
+            var info = stat()
+            fileBytes = stat(path, &info) == 0 ? Int(info.st_size) : 0
             digest = contents.applied.digest.description
         }
 
@@ -56,15 +58,15 @@ struct SnapshotCommand: AsyncParsableCommand {
     }
 
     /// - Parameter name: what to call it.
-    private static func check(_ file: String, as name: String? = nil) throws -> Report {
+    private static func check(_ file: String, as name: LocalPath) throws -> Report {
         do {
-            return try Report(file, named: name ?? file, Restore.read(file))
-        } catch let error as SnapshotError {
-            throw CommandFailure("\(file): \(error)", exitCode: error == .file(ENOENT) ? 3 : 1)
+            return Report(file, named: name.description, try Restore.read(file))
+        } catch {
+            throw CommandFailure("\(name): \(error)")
         }
     }
 
-    struct Save: AsyncParsableCommand {
+    struct Save: AsyncParsableCommand, TakesBytes {
         static let configuration = CommandConfiguration(
             abstract: "Save the whole tree of a running cluster to a file.",
             discussion: "The file appears whole and checked, or not at all; one that is there is replaced.")
@@ -73,10 +75,10 @@ struct SnapshotCommand: AsyncParsableCommand {
         @Option(
             help: ArgumentHelp("The member to take it from; a follower unless named.", valueName: "id or host:port"))
         var from: String?
-        @Argument(help: "The file to write.") var file: String
+        @Argument(help: "The file to write.", transform: LocalPath.init) var file: LocalPath
 
         func validate() throws {
-            if file == "-" { throw ValidationError("a snapshot is written to a file: name one") }
+            if file.isStandard { throw ValidationError("a snapshot is written to a file: name one") }
             if let from, UInt64(from) == nil { _ = try Self.address(from) }
         }
 
@@ -87,24 +89,43 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let part = try PartialFile(of: file)
+            Termination.removesTemporaryFiles()
+            do { try await save() } catch let error as LocalError {
+                throw CommandFailure("\(ByteText.text(error.path)): \(error.reason)")
+            }
+        }
+
+        private func save() async throws {
+            let part = try WholeFile(file.bytes)
             let line = ProgressLine(isWanted: !cluster.json)
             defer { line.clear() }
-            try await cluster.withClient(file) { client in
-                let address = try await source(client)
+            try await cluster.withClient(file.description) { client in
+                let end = ContinuousClock.now + cluster.timeout.duration
                 var bytes = 0
-                try await client.snapshot(of: address, patience: cluster.timeout.duration) { piece in
-                    try part.write(piece)
-                    bytes += piece.readableBytes
-                    line.show("\(bytes >> 20) MiB from \(address)")
+                while true {
+                    do {
+                        let address = try await source(client)
+                        try await client.snapshot(of: address, patience: cluster.timeout.duration) { piece in
+                            try part.write(Array(piece.readableBytesView))
+                            bytes += piece.readableBytes
+                            line.show("\(bytes >> 20) MiB from \(address)")
+                        }
+                        break
+                    } catch let error as BanyanError where error.isOfTheCluster && bytes == 0 {
+                        // Nobody has begun to give one: an election may be under way, or a member stand still for a moment.
+                        guard ContinuousClock.now + Self.pause < end else { throw error }
+                        try await Task.sleep(for: Self.pause)
+                    }
                 }
                 line.clear()
             }
             try part.sync()
-            let report = try SnapshotCommand.check(part.path, as: file)
+            let report = try SnapshotCommand.check(part.readablePath, as: file)
             try part.finish()
             try cluster.show(report, report.text)
         }
+
+        private static let pause = Duration.milliseconds(200)
 
         private func source(_ client: BanyanClient) async throws -> String {
             if let from, UInt64(from) == nil { return try Self.address(from) }
@@ -122,89 +143,24 @@ struct SnapshotCommand: AsyncParsableCommand {
         }
     }
 
-    struct Inspect: AsyncParsableCommand {
+    struct Inspect: AsyncParsableCommand, TakesBytes {
         static let configuration = CommandConfiguration(
             abstract: "Read a snapshot file from end to end, check it, and say what it holds.")
 
         @Flag(help: "Print JSON.") var json = false
-        @Argument(help: "The file.") var file: String
+        @Argument(help: "The file.", transform: LocalPath.init) var file: LocalPath
 
         func run() async throws {
-            let report = try SnapshotCommand.check(file)
+            let report: Report
+            do {
+                report = try LocalFile.reading(file.bytes) { try SnapshotCommand.check($0, as: file) }
+            } catch let error as LocalError {
+                throw CommandFailure("\(file): \(error.reason)", exitCode: error.code == ENOENT ? 3 : 1)
+            }
             guard json else { return try Console.print(report.text) }
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
             try Console.print(String(decoding: try encoder.encode(report), as: UTF8.self))
         }
     }
-}
-
-/// A file that is written beside its place, and takes it when it is whole and durable. What is left unfinished goes, at an
-/// error and at Ctrl-C.
-private final class PartialFile {
-    let path: String
-    private let final: String
-    private let descriptor: Int32
-    private let interruptions: [any DispatchSourceSignal]
-    private var isFinished = false
-
-    /// - Parameter file: where a link leads the file it leads to; what is there and is no file stays.
-    init(of file: String) throws {
-        var info = stat()
-        let isThere = stat(file, &info) == 0
-        guard isThere || lstat(file, &info) != 0 else {
-            throw CommandFailure("\(file): it is a link that leads nowhere")
-        }
-        guard !isThere || info.st_mode & S_IFMT == S_IFREG else {
-            throw CommandFailure("\(file): it is there, and no file that could be replaced")
-        }
-        final = isThere ? URL(fileURLWithPath: file).resolvingSymlinksInPath().path : file
-        let path = "\(final).part-\(UUID().uuidString)"
-        self.path = path
-        descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw CommandFailure("\(path): \(String(cString: strerror(errno)))") }
-        interruptions = [SIGINT, SIGTERM, SIGHUP].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler {
-                unlink(path)
-                exit(128 + number)
-            }
-            source.resume()
-            return source
-        }
-    }
-
-    deinit {
-        for source in interruptions { source.cancel() }
-        close(descriptor)
-        if !isFinished { unlink(path) }
-    }
-
-    func write(_ bytes: ByteBuffer) throws {
-        let isWritten = bytes.withUnsafeReadableBytes { bytes in
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let count = Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                guard count > 0 else { return false }
-                rest = rest.dropFirst(count)
-            }
-            return true
-        }
-        guard isWritten else { throw failure() }
-    }
-
-    func sync() throws {
-        guard fsync(descriptor) == 0 else { throw failure() }
-    }
-
-    func finish() throws {
-        guard rename(path, final) == 0 else { throw failure() }
-        isFinished = true
-        let folder = Glibc.open(URL(fileURLWithPath: final).deletingLastPathComponent().path, O_RDONLY | O_CLOEXEC)
-        guard folder >= 0, fsync(folder) == 0 else { throw failure() }
-        close(folder)
-    }
-
-    private func failure() -> CommandFailure { CommandFailure("\(path): \(String(cString: strerror(errno)))") }
 }

@@ -129,6 +129,8 @@ struct Banyand: AsyncParsableCommand {
                 "--listen \(listen) is no address that clients can connect to; say theirs too: --id 1 --cluster "
                     + "1=HOST:\(listen.port)")
         }
+        if data.isEmpty { throw ValidationError("--data is empty: name a directory") }
+        if restore?.isEmpty == true { throw ValidationError("--restore is empty: name a snapshot's file") }
         if let id, id == 0 { throw ValidationError("a member's id is at least 1") }
         if join, bootstrap { throw ValidationError("--join and --bootstrap exclude each other") }
         guard (1...ServerOptions.newestVersion).contains(clusterVersion) else {

@@ -97,6 +97,39 @@ struct HostileClientTests {
         await witness.client.close()
     }
 
+    @Test("many who read long files at once wait for room, and all get them")
+    func longReads() async throws {
+        RawConnection.raiseLimit()
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        _ = try await client.put("/big", [UInt8](repeating: 7, count: 1 << 20))
+        await client.close()
+        let path = try TreePath("/big")
+        let query = Forger.bytes { Query.get(path).write(to: &$0) }
+        func ask(_ connection: RawConnection, _ request: UInt64) {
+            let read = Forger.frame(Frame.Kind.read.rawValue, query, request: request, deadline: 60_000)
+            #expect(connection.say(read))
+        }
+        func take(_ connection: RawConnection) throws {
+            while let frame = try connection.frame() {
+                guard frame.kind != .welcome else { continue }
+                #expect(frame.kind == .result && frame.body.readableBytes > 1 << 20)
+                return
+            }
+            Issue.record("a connection was closed instead of an answer")
+        }
+        let readers = try (0..<100).map { _ in try RawConnection(to: cluster.ports[0]) }
+        for round in 1...3 as ClosedRange<UInt64> {
+            for reader in readers {
+                if round == 1 { #expect(reader.say(Forger.clientHello)) }
+                ask(reader, 2 * round)
+                // The first answer tells how long they are.
+                if round == 1 { try take(reader) } else { ask(reader, 2 * round + 1) }
+            }
+            for reader in readers where round > 1 { for _ in 0..<2 { try take(reader) } }
+        }
+    }
+
     @Test("hellos and frames that come a byte at a time end by a deadline, and nobody waits for them")
     func slow() async throws {
         RawConnection.raiseLimit()

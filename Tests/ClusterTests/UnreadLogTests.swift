@@ -25,13 +25,13 @@ struct UnreadLogTests {
         process.terminate()
         #expect(await cluster.condition { !process.isRunning })
         #expect(process.terminationReason == .exit && process.terminationStatus == 0)
-        // It was told that something is missing.
         withExtendedLifetime(unread) {}
     }
 
-    @Test("the members of a cluster on this machine serve on while their common log stands still, and end with it")
+    @Test(
+        "the members of a cluster on this machine serve on while the program that started them stands still, and end with it"
+    )
     func local() async throws {
-        // 'banyan local' gives its members' lines on; a stopped one reads none.
         let cluster = try TestCluster(members: 3)
         let program = try cluster.begin(
             "banyan",

@@ -300,6 +300,38 @@ struct RaftScriptTests {
             })
     }
 
+    @Test(
+        "a peer that holds something else than it acknowledged is asked again now and then, and not as fast as it refuses"
+    )
+    func contraryPeer() throws {
+        var core = try Self.leader(entries: 5)
+        for peer in [2, 3] as [UInt64] {
+            Self.tell(&core, .appendResponse(.accepted(match: 6)), from: peer, term: 2, at: 1_000_000_000)
+        }
+        core.step(.unreachable(peer: PeerID(3)), now: 1_100_000_000)
+        Self.tell(&core, .heartbeatResponse(round: 0), from: 3, term: 2, at: 1_150_000_000)
+        _ = core.takeOutput()
+        func appends() -> Int {
+            core.takeOutput().messages.count { message in
+                if case .append = message.body { message.to == PeerID(3) } else { false }
+            }
+        }
+        // Once it says that its log is shorter, and then that it is as long as it was, and another one.
+        for hint in [2] + Array(repeating: 6, count: 50) as [Index] {
+            Self.tell(
+                &core, .appendResponse(.rejected(6, hintIndex: hint, hintTerm: 1)), from: 3, term: 2,
+                at: 1_150_000_000)
+        }
+        #expect(appends() == 1)
+        // Three seconds on, it is alive.
+        for tenth in 12...42 as ClosedRange<UInt64> {
+            for peer in [2, 3] as [UInt64] {
+                Self.tell(&core, .heartbeatResponse(round: 0), from: peer, term: 2, at: tenth * 100_000_000)
+            }
+        }
+        #expect((1...10).contains(appends()))
+    }
+
     @Test("a read whose question to the leader was lost is refused within an election timeout")
     func lostReadIndex() {
         var core = Self.core(entries: 1)

@@ -404,9 +404,9 @@ struct SanityTests {
         // Others have it on their disks. Each further hand-over, after one that failed, waits twice as long.
         let first = core.now
         #expect(pass(to: first + 100_000_000, acknowledged: 5).count == 1)
-        #expect(core.diskHandOvers == 1 && core.commit == 5)
+        #expect(core.disk.handOvers == 1 && core.commit == 5)
         #expect(pass(to: first + 30_000_000_000, acknowledged: 5).count >= 3)
-        #expect(core.diskHandOvers <= 5)
+        #expect(core.disk.handOvers <= 5)
         // A write that is quick clears it.
         core.step(.saved(write: core.lastWrite), now: core.now)
         core.step(.propose(sizes: [10]), now: core.now)
