@@ -113,6 +113,14 @@ package final class DataDirectory {
         guard fsync(descriptor) == 0 else { throw StartError("\(path): can't be synced", code: errno) }
     }
 
+    /// A state without a log that says whose it is, is a member's whose log was lost: no new one begins in its place.
+    func refuseLostLog() throws {
+        guard try Self.listing(path).contains(where: { $0.hasPrefix("state-") }) else { return }
+        throw StartError(
+            "\(path): has a state, and a log that is empty: see that the log's disk is mounted; if it is lost, treat the "
+                + "directory as wiped: move it away")
+    }
+
     /// Removes all that was made in a directory that is nobody's yet, when nothing comes of it.
     func discard() {
         Self.removeStates(in: path) { _ in true }

@@ -53,18 +53,23 @@ extension Replica {
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop
         let fetch = snapshotFetch
+        let commit = core.commit
         Task {
             let found = await fetch.look()
-            loop.execute { this.value.othersAnswered(found) }
+            loop.execute { this.value.othersAnswered(found, commit: commit) }
         }
     }
 
-    private func othersAnswered(_ found: SnapshotMetadata?) {
+    /// - Parameter commit: what was committed here before they were asked. Their answer holds everything that was committed
+    ///   anywhere by then: one that ends before it says that this was never decided.
+    private func othersAnswered(_ found: SnapshotMetadata?, commit: Index) {
         guard !isStopped, draining == nil else { return }
-        guard let found, let from = core.contradictedFrom, found.index >= max(from, core.log.compactedIndex) else {
+        guard let found, let from = core.contradictedFrom,
+            found.index < commit || found.index >= max(from, core.log.compactedIndex)
+        else {
             return doubt.learnedNothing(now: core.now)
         }
-        guard core.log.term(at: found.index) != found.term else {
+        guard found.index < commit || core.log.term(at: found.index) != found.term else {
             logger.notice(
                 "the others hold what this member has executed: somebody contradicted it in the leader's name",
                 metadata: ["index": "\(found.index)"])

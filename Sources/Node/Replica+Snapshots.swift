@@ -292,6 +292,14 @@ extension Replica {
         let piece = try SnapshotPiece(frame)
         guard piece.from.rawValue == hello.incarnation, piece.to == core.id else { return }
         guard piece.term >= core.term else { return answer(piece, .refused, on: connection.id) }
+        let waiting = piecesWaiting[connection.id, default: 0]
+        guard waiting < Self.piecesWaitingMax else {
+            throw Goodbye(.busy, "pieces of a snapshot come faster than they are taken in")
+        }
+        guard piecesWaiting.values.reduce(0, +) < 4 * Self.piecesWaitingMax else {
+            return answer(piece, .refused, on: connection.id)
+        }
+        piecesWaiting[connection.id] = waiting + 1
         // Never a number that was used before: an older transfer's state may be on its way to being installed.
         if piece.number == 0 { lastStateNumber += 1 }
         receiving = ((piece.number == 0 ? 0 : receiving?.bytes ?? 0) + UInt64(piece.bytes.readableBytes), core.now)
@@ -304,7 +312,12 @@ extension Replica {
         }
     }
 
+    /// A sound sender has fewer on their way.
+    private static let piecesWaitingMax = 8
+
     private func received(_ received: ReaderThread.Received, _ piece: SnapshotPiece, on connection: UInt64) {
+        let waiting = piecesWaiting[connection, default: 1] - 1
+        piecesWaiting[connection] = waiting == 0 ? nil : waiting
         guard !isStopped else { return }
         switch received {
         case .taken: answer(piece, .taken, on: connection)

@@ -61,6 +61,8 @@ final class Replica {
     var lastStateNumber: UInt64
     /// The snapshot that is being taken in: bytes so far, and when the last of them came.
     var receiving: (bytes: UInt64, at: Nanoseconds)?
+    /// Pieces that the reader's thread has not taken in yet, by their connection.
+    var piecesWaiting: [UInt64: Int] = [:]
     /// The state that the core's next write of a snapshot makes the one in use.
     var receivedState: UInt64?
     /// The write that makes it so on the disk.

@@ -103,6 +103,7 @@ package final class Server {
                 identity = stored
             }
         } else {
+            try directory.refuseLostLog()
             let id: UInt64
             do { id = try Self.checkFirstStart(&options) } catch {
                 directory.discard()

@@ -34,9 +34,11 @@ extension RaftCore {
     mutating func becomeFollower(term newTerm: Term, leader newLeader: PeerID?) {
         precondition(newTerm >= term, "terms never fall")
         if newTerm > term {
+            if newTerm - term > Limits.termStepMax, term > 0 { steppedAt = now }
             term = newTerm
             vote = nil
             confirmedIndex = 0
+            leaderEnd = 0
             contradictedFrom = nil
         }
         refuseReads()
@@ -71,6 +73,7 @@ extension RaftCore {
         role = .candidate
         leader = nil
         confirmedIndex = 0
+        leaderEnd = 0
         contradictedFrom = nil
         term += 1
         vote = id

@@ -34,6 +34,14 @@ package struct Limits: Sendable {
     package static let termMax: Term = 1 << 62
     /// The most terms that can pass while a member is away: an election every second, for half a year.
     package static let termLeapMax: Term = 1 << 24
+    /// Of more terms than this at once, a member takes in one step in a while: whoever was away needs one, and many of them
+    /// in a row would leave behind who misses some.
+    package static let termStepMax: Term = 1 << 16
+    package static let termStepPause: Nanoseconds = 10_000_000_000
+    /// A snapshot's index lies below this, or so far at most behind what its receiver's log has: some are left, whoever lied.
+    /// A member without a log has nothing to lose, and takes any.
+    package static let snapshotIndexMax: Index = 1 << 52
+    package static let snapshotAheadMax: Index = 1 << 50
 
     package init() {}
 }

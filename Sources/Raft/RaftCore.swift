@@ -69,6 +69,10 @@ package struct RaftCore: Sendable {
     var confirmedIndex: Index = 0
     /// Who that leader is.
     var confirmedBy: PeerID?
+    /// How far its log reaches by what it has sent in this term.
+    var leaderEnd: Index = 0
+    /// When this member last took in many terms at once.
+    var steppedAt: Nanoseconds?
     /// Where the log of this term's leader differs from what is committed here. One of the two has executed what the cluster
     /// never decided, or somebody lies in the leader's name: who runs this member has to find out. Meanwhile that leader is
     /// answered, but does not keep this member from electing another.
@@ -331,6 +335,7 @@ package struct RaftCore: Sendable {
         if role == .candidate || leader != peer { becomeFollower(term: term, leader: peer) }
         if confirmedBy != peer, mutant != .confirmedIndexKept {
             confirmedIndex = 0
+            leaderEnd = 0
             confirmedBy = peer
         }
         heardLeader()

@@ -152,6 +152,10 @@ extension RaftCore {
     // MARK: a follower's side
 
     mutating func handleAppendEntries(_ append: Message.Append, from peer: PeerID) {
+        // What is committed is in its leader's log, which each term's first message reaches the end of: a leader that ends
+        // before it contradicts that.
+        leaderEnd = max(leaderEnd, append.previousIndex + UInt64(append.entries.count))
+        if leaderEnd < commit { contradictedFrom = commit }
         // Everything that a snapshot covers is committed, and so equals the leader's.
         var append = append
         if append.previousIndex < log.compactedIndex {
@@ -194,7 +198,7 @@ extension RaftCore {
             appendedFrom = first.index
         }
         let last = append.previousIndex + UInt64(append.entries.count)
-        if let from = contradictedFrom, last >= from {
+        if let from = contradictedFrom, last >= from, leaderEnd >= commit {
             contradictedFrom = nil
             heardLeader()
         }

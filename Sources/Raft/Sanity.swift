@@ -25,7 +25,10 @@ extension RaftCore {
         case .readIndexResponse(_, let index):
             return index ?? 0 > Limits.indexMax ? .impossibleNumber : nil
         case .installSnapshot(let snapshot):
-            if snapshot.index > Limits.indexMax || snapshot.term > term { return .impossibleNumber }
+            let indexMax =
+                log.lastIndex == 0
+                ? Limits.indexMax : max(Limits.snapshotIndexMax, log.lastIndex + Limits.snapshotAheadMax)
+            if snapshot.index > min(indexMax, Limits.indexMax) || snapshot.term > term { return .impossibleNumber }
             return snapshot.configuration.isSound ? nil : .unrelatedConfiguration
         case .preVoteResponse, .voteResponse, .heartbeatResponse, .readIndex, .timeoutNow:
             return nil
@@ -38,8 +41,10 @@ extension RaftCore {
     /// to leap from.
     private func isLeap(to newTerm: Term) -> Bool {
         if newTerm > Limits.termMax { return true }
-        guard durableTerm > 0, mutant != .leapAdmitted else { return false }
-        return newTerm > durableTerm && newTerm - durableTerm > Limits.termLeapMax
+        guard durableTerm > 0, newTerm > durableTerm, mutant != .leapAdmitted else { return false }
+        if newTerm - durableTerm > Limits.termLeapMax { return true }
+        guard newTerm > term, let steppedAt else { return false }
+        return newTerm - term > Limits.termStepMax && now - steppedAt < Limits.termStepPause
     }
 
     /// An append's entries follow each other, in terms that never fall nor exceed the leader's, and each configuration

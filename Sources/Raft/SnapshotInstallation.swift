@@ -2,6 +2,7 @@
 extension RaftCore {
     /// A whole snapshot arrived from the leader of this term.
     mutating func install(_ snapshot: SnapshotMetadata, from peer: PeerID) {
+        leaderEnd = max(leaderEnd, snapshot.index)
         guard snapshot.index > commit else {
             if let own = log.term(at: snapshot.index), own != snapshot.term {
                 contradictedFrom = snapshot.index

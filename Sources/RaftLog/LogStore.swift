@@ -300,11 +300,13 @@ package final class LogStore: Sendable {
         with snapshot: SnapshotMetadata, stateNumber: UInt64, isOwn: Bool = false, replacesCommitted: Bool = false
     ) throws(LogError) -> Bool {
         var row = try damaged().row
-        guard snapshot.index >= row.compactedIndex else { return false }
+        // What the cluster never decided may lie behind what it did.
+        let goesBack = snapshot.index < row.compactedIndex
+        guard !goesBack || replacesCommitted else { return false }
         let kept = if let index = row.lastIndex { index } else { try lastKept() ?? 0 }
         let last = max(kept, row.compactedIndex)
         var keepsTail = false
-        if snapshot.index < last {
+        if snapshot.index < last, !goesBack {
             guard try isSound(from: snapshot.index + 1, through: last) else { return false }
             if isOwn || snapshot.index == row.compactedIndex {
                 keepsTail = true
@@ -321,7 +323,9 @@ package final class LogStore: Sendable {
         row.hardState.term = max(row.hardState.term, snapshot.term)
         row.lastIndex = keepsTail ? last : snapshot.index
         try commit(between: .repairBefore, .repairAfter) { transaction throws(LMDBError) in
-            if !keepsTail, last > snapshot.index {
+            if goesBack {
+                try transaction.removeAll(in: entries)
+            } else if !keepsTail, last > snapshot.index {
                 for index in snapshot.index + 1...last {
                     try transaction.delete(Self.key(index).span.bytes, in: entries)
                 }

@@ -145,7 +145,11 @@ struct Banyand: AsyncParsableCommand {
         }
     }
 
+    /// Its own files, its links, and a client's connection or two.
+    private static let descriptorsMin = 32
+
     func run() async throws {
+        try Descriptors.require(Self.descriptorsMin)
         let (level, format) = (logLevel, logFormat)
         let output = LogOutput(format: format == .json ? .json : .text)
         defer { output.flush() }

@@ -257,6 +257,18 @@ struct RaftLogTests {
         #expect(recovered.log.compactedIndex == 7 && recovered.log.lastIndex == 7)
         #expect(recovered.row.hardState == HardState(term: 3, vote: nil, commit: 7))
 
+        // A forged snapshot lay far beyond everything: the log goes back.
+        let beyond = try Scratch()
+        try beyond.write { $0.send(beyond.request(2..<10, term: 2, commit: 8)) }
+        #expect(try repair(beyond, 1 << 50, 3))
+        #expect(
+            try !beyond.open().repair(
+                with: SnapshotMetadata(index: 9, term: 4, configuration: Self.configuration), stateNumber: 4))
+        #expect(try repair(beyond, 9, 4))
+        let back = try beyond.open().recover()
+        #expect(back.log.compactedIndex == 9 && back.log.lastIndex == 9)
+        #expect(back.row.hardState == HardState(term: 4, vote: nil, commit: 9))
+
         let sound = try Scratch()
         try sound.write { $0.send(sound.request(2..<10, term: 2, commit: 8)) }
         #expect(try repair(sound, 8, 2), "there is no contradiction at all")

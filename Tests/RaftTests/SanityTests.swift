@@ -71,6 +71,44 @@ struct SanityTests {
         #expect(Self.tell(&core, .heartbeat(commit: 0, round: 1), term: 8 + Limits.termLeapMax).isEmpty)
     }
 
+    @Test("many terms are taken in at once, and then no more of them for a while, so that nobody is left behind")
+    func steps() {
+        var core = Self.follower()
+        let first = 7 + Limits.termLeapMax
+        #expect(Self.tell(&core, .heartbeat(commit: 0, round: 1), term: first).isEmpty)
+        core.step(.saved(write: 1), now: core.now)
+        #expect(Self.tell(&core, .heartbeat(commit: 0, round: 1), term: first + Limits.termLeapMax) == [.leap])
+        // Elections go on.
+        #expect(Self.tell(&core, .heartbeat(commit: 0, round: 1), term: first + Limits.termStepMax).isEmpty)
+        _ = core.takeOutput()
+        core.step(.saved(write: 2), now: core.now + Limits.termStepPause)
+        #expect(Self.tell(&core, .heartbeat(commit: 0, round: 1), term: first + Limits.termLeapMax).isEmpty)
+        #expect(core.term == first + Limits.termLeapMax)
+    }
+
+    @Test(
+        "a snapshot leaves revisions to whoever has a log, and a leader that ends before what is committed contradicts it"
+    )
+    func snapshotAhead() {
+        for index in [Limits.snapshotIndexMax + 1, Limits.indexMax] {
+            var core = Self.follower()
+            let snapshot = SnapshotMetadata(index: index, term: 5, configuration: Self.three)
+            #expect(Self.tell(&core, .installSnapshot(snapshot)) == [.impossibleNumber])
+        }
+        var core = Self.follower()
+        let snapshot = SnapshotMetadata(index: Limits.snapshotIndexMax, term: 5, configuration: Self.three)
+        #expect(Self.tell(&core, .installSnapshot(snapshot)).isEmpty)
+        #expect(core.commit == Limits.snapshotIndexMax && core.contradictedFrom == nil)
+        // The next leader's log ends elsewhere.
+        #expect(Self.tell(&core, Self.append(after: 3, term: 5), from: 3, term: 8).isEmpty)
+        #expect(core.contradictedFrom == Limits.snapshotIndexMax)
+        #expect(Self.tell(&core, Self.append(after: 4, term: 5), from: 3, term: 8).isEmpty)
+        #expect(core.contradictedFrom == Limits.snapshotIndexMax)
+        let sound = Self.append(after: Limits.snapshotIndexMax, term: 5)
+        #expect(Self.tell(&core, sound, from: 3, term: 8).isEmpty)
+        #expect(core.contradictedFrom == nil)
+    }
+
     @Test("a member without a term has none to leap from, but a term has an end")
     func firstTerm() {
         let log = LogView(
