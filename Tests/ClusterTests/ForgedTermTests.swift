@@ -51,6 +51,29 @@ struct ForgedTermTests {
         try forger.tell(to, as: from, .snapshot, Forger.bytes { piece.write(to: &$0) })
     }
 
+    @Test("steps of as many terms as are believed, in a row and to some members only, leave nobody behind")
+    func steps() async throws {
+        let cluster = try await TestCluster.start(members: 3)
+        let witness = try await Witness(of: cluster)
+        let forger = try Forger(cluster)
+        let steps = [12, 6, 0]
+        let tos = forger.members
+        let links = try tos.indices.map { try forger.connection(as: tos[($0 + 1) % 3], to: tos[$0], lane: .control) }
+        for step in 0..<12 {
+            let members = try await witness.client.status()
+            for position in tos.indices where step < steps[position] {
+                guard let known = members.first(where: { $0.id == tos[position].id }) else { continue }
+                let heartbeat = Message.Body.heartbeat(commit: 0, round: 1)
+                let message = Forger.message(
+                    tos[(position + 1) % 3], to: tos[position], term: known.term + Limits.termLeapMax, heartbeat)
+                links[position].say(message)
+            }
+        }
+        try await witness.expectRecovery(after: "steps of many terms")
+        withExtendedLifetime(links) {}
+        await witness.client.close()
+    }
+
     /// The first leader's entries make the follower believe that it holds what the second then has it execute.
     @Test("two forged leaders of one term end nobody, and what was acknowledged stays")
     func twoLeaders() async throws {
