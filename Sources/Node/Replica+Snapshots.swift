@@ -252,8 +252,7 @@ extension Replica {
     }
 
     func readBackup(_ number: UInt32, for waiter: Waiter) {
-        // It may have been given up, since others waited.
-        guard let spool = backups[waiter.connection]?.spool else { return refuse(waiter, .busy) }
+        guard let spool = backups[waiter.connection]?.spool else { return refuse(waiter, .malformed) }
         backups[waiter.connection]?.read(number, at: core.now)
         spoolUsedAt = core.now
         let this = NIOLoopBound(self, eventLoop: loop)

@@ -62,10 +62,10 @@ final class RawConnection {
     }
 
     /// The next frame; nil when none comes within some seconds, or the other side has closed.
-    func frame() throws -> Frame? {
+    func frame(waits: Bool = true) throws -> Frame? {
         while true {
             if let frame = try received.readFrame(bodyBytesMax: Frame.bodyBytesMax) { return frame }
-            guard let count = receive(upTo: room.count, waits: true), count > 0 else { return nil }
+            guard let count = receive(upTo: room.count, waits: waits), count > 0 else { return nil }
             received.writeBytes(room[..<count])
         }
     }
