@@ -117,8 +117,8 @@ package final class DataDirectory {
     func refuseLostLog() throws {
         guard try Self.listing(path).contains(where: { $0.hasPrefix("state-") }) else { return }
         throw StartError(
-            "\(path): has a state, and a log that is empty: see that the log's disk is mounted; if it is lost, treat the "
-                + "directory as wiped: move it away")
+            "\(path): has a state, and a log that is empty: a --restore was interrupted (run the same again), or the log's "
+                + "disk is not mounted; if it is lost, treat the directory as wiped: move it away")
     }
 
     /// Removes all that was made in a directory that is nobody's yet, when nothing comes of it.
