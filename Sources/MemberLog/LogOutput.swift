@@ -34,8 +34,9 @@ package final class LogOutput: Sendable {
         if wakes { thread.send(()) }
     }
 
-    /// Leaves a line as it is.
+    /// Leaves a line for people as it is. Whoever reads objects has what it says in one of those.
     package func say(_ line: String) {
+        guard lines.format == .text else { return }
         if lines.state.withLock({ $0.queue.add(Array((line + "\n").utf8)) }) { thread.send(()) }
     }
 
@@ -64,7 +65,7 @@ private final class Lines: Sendable {
 
     let state = Mutex(State())
     private let descriptor: Int32
-    private let format: MemberLogHandler.Format
+    let format: MemberLogHandler.Format
 
     init(descriptor: Int32, format: MemberLogHandler.Format) {
         self.descriptor = descriptor

@@ -25,10 +25,9 @@ package enum LocalFile {
             try writeInto(path, content)
             return false
         }
-        let slash = path.lastIndex(of: UInt8(ascii: "/"))
-        let name = path[(slash.map { $0 + 1 } ?? 0)...]
+        let (above, name) = place(of: path)
         guard !name.isEmpty else { throw LocalError(path, code: EISDIR) }
-        let directory = try Descriptor.named(slash.map { Array(path[...$0]) } ?? Array(".".utf8))
+        let directory = try Descriptor.named(above)
         TemporaryFile.clear(directory)
         let file = try TemporaryFile(in: directory, for: path)
         let permissions = (old?.mode ?? mode & ~creationMask) & 0o777
@@ -36,6 +35,12 @@ package enum LocalFile {
         let keepsOwner = old.map { file.file.give(to: $0.owner) } ?? true
         guard fchmod(file.file.number, mode_t(permissions)) == 0, file.rename(to: name) else { throw LocalError(path) }
         return !keepsOwner
+    }
+
+    /// The directory that the last name of `path` is in, and that name.
+    static func place(of path: [UInt8]) -> (directory: [UInt8], name: ArraySlice<UInt8>) {
+        guard let slash = path.lastIndex(of: UInt8(ascii: "/")) else { return (Array(".".utf8), path[...]) }
+        return (Array(path[...slash]), path[(slash + 1)...])
     }
 
     private static func writeInto(_ path: [UInt8], _ content: [UInt8]) throws(LocalError) {

@@ -11,8 +11,7 @@ package final class WholeFile {
     /// - Throws: an error of the system's; what is there and is no file stays, and a link that leads nowhere is none.
     package init(_ named: [UInt8]) throws(LocalError) {
         let path = try Self.followed(named)
-        let slash = path.lastIndex(of: UInt8(ascii: "/"))
-        let above = slash.map { Array(path[...$0]) } ?? Array(".".utf8)
+        let (above, _) = LocalFile.place(of: path)
         // To write into a directory one need not be able to read it.
         if let readable = try? Descriptor.named(above) {
             directory = readable
@@ -54,8 +53,7 @@ package final class WholeFile {
 
     /// Takes the place. A directory that can't be synced may forget that in a power cut, and no sooner.
     package func finish() throws(LocalError) {
-        let name = path[(path.lastIndex(of: UInt8(ascii: "/")).map { $0 + 1 } ?? 0)...]
-        guard file.rename(to: name) else { throw LocalError(path) }
+        guard file.rename(to: LocalFile.place(of: path).name) else { throw LocalError(path) }
         fsync(directory.number)
     }
 }

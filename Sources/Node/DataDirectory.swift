@@ -160,9 +160,9 @@ package final class DataDirectory {
     /// mounted volume may, what the system does not let this one change stays.
     static func makePrivate(_ path: String) {
         var own = [path]
-        for name in (try? Self.listing(path)) ?? [] where Self.isOwn(name) {
+        for name in (try? listing(path)) ?? [] where isOwn(name) {
             own.append(path + "/" + name)
-            for file in (try? Self.listing(path + "/" + name)) ?? [] { own.append(path + "/" + name + "/" + file) }
+            for file in (try? listing(path + "/" + name)) ?? [] { own.append(path + "/" + name + "/" + file) }
         }
         for file in own {
             var status = stat()

@@ -437,6 +437,7 @@ extension Replica {
                 waitedTooLong(read, on: connection)
                 return true
             }
+            if waitingReads[id]?.isEmpty == true { waitingReads[id] = nil }
             admitReads(of: connection)
         }
     }

@@ -19,7 +19,11 @@ struct LeaderCommand: AsyncParsableCommand {
         var leader: MemberReport?
         var members: [MemberReport] = []
         while leader == nil {
-            members = try await client.status(within: min(.seconds(1), max(.milliseconds(100), end - .now)))
+            do {
+                members = try await client.status(within: min(.seconds(1), max(.milliseconds(100), end - .now)))
+            } catch let error as BanyanError {
+                guard case .unreachable = error, ContinuousClock.now < end else { throw error }
+            }
             leader = members.filter { $0.role == "leader" }.max { $0.term < $1.term }
             if leader == nil {
                 guard ContinuousClock.now < end else { break }

@@ -182,8 +182,7 @@ struct Banyand: AsyncParsableCommand {
                     ])
             } catch { throw CommandFailure("\(error)") }
         }
-        let service = ServerService(
-            options: options, loop: loop, logger: logger, output: output, isText: format == .text)
+        let service = ServerService(options: options, loop: loop, logger: logger, output: output)
         do {
             try await service.prepare()
         } catch {
@@ -204,7 +203,7 @@ final class ServerService: Service {
     private let logger: Logger
     private let server: EventLoopFuture<NIOLoopBound<Server>>
 
-    init(options: ServerOptions, loop: any EventLoop, logger: Logger, output: LogOutput, isText: Bool) {
+    init(options: ServerOptions, loop: any EventLoop, logger: Logger, output: LogOutput) {
         self.options = options
         self.loop = loop
         self.logger = logger
@@ -213,8 +212,7 @@ final class ServerService: Service {
                 options, on: loop, logger: logger,
                 fatal: { reason in
                     logger.critical("this member stops", metadata: ["reason": "\(reason)"])
-                    // Whoever reads objects has it in that one.
-                    if isText { output.say("banyand: \(Shown.line(reason))") }
+                    output.say("banyand: \(Shown.line(reason))")
                     output.flush()
                     // Nothing is left to be saved: what was not synced was not acknowledged.
                     exit(1)

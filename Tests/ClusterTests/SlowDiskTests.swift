@@ -21,13 +21,13 @@ struct SlowDiskTests {
         }
         try await witness.expectNoEffect(of: "a disk that stands still for a moment") {
             let disk = try cluster.disk(try await cluster.leader())
-            // Its next write begins within the stall, and is as late as that.
-            disk.stall()
+            let before = disk.syncs
+            // One sync, which its next write waits for.
+            disk.slow(by: 900)
             let client = witness.client
             async let put = client.put("/stalled", [3])
-            #expect(await cluster.condition { disk.waiting > 0 })
-            try await Task.sleep(for: .milliseconds(900))
-            disk.goOn()
+            #expect(await cluster.condition { disk.syncs > before })
+            disk.slow(by: 0)
             _ = try await put
         }
         await witness.client.close()
