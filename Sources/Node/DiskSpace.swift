@@ -47,8 +47,6 @@ struct DiskUsage: Sendable {
     /// Bytes that may still be written, to the log and to the state: free on the disk, or free for reuse within the file of
     /// either, and within the addresses that it may fill.
     var freeBytes = UInt64.max
-    /// Bytes free on the disk: what a file of another kind may fill.
-    var diskBytes = UInt64.max
     /// The state's file, and how much of it holds nothing.
     var stateBytes: UInt64 = 0
     var unusedBytes: UInt64 = 0
@@ -71,9 +69,8 @@ struct DiskUsage: Sendable {
         logBytes = UInt64(log.usedBytes)
         oldestReaderCommits = UInt64(state.oldestReaderCommits)
         isInPlace = state.isInPlace && log.isInPlace
-        diskBytes = state.freeDiskBytes
         freeBytes = Self.freeBytes(
-            disk: diskBytes, state: (UInt64(state.unmappedBytes), unusedBytes),
+            disk: state.freeDiskBytes, state: (UInt64(state.unmappedBytes), unusedBytes),
             log: (UInt64(log.unmappedBytes), UInt64(log.reusableBytes)))
     }
 

@@ -39,7 +39,8 @@ extension Replica {
         }
         // Beside the old one, without its empty pages.
         let needed = usage.stateBytes - usage.unusedBytes
-        guard usage.diskBytes >= needed + space.reserve else { return refuse(waiter, .diskFull) }
+        // Now, and not as of the last commit: room may have come since, or gone.
+        guard lastReport.environment.freeDiskBytes >= needed + space.reserve else { return refuse(waiter, .diskFull) }
         lastStateNumber += 1
         let number = lastStateNumber
         rewriting = Rewriting(
