@@ -24,6 +24,7 @@ let strict: [SwiftSetting] = [
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -168,14 +169,15 @@ let package = Package(
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
         .testTarget(name: "HistoriesTests", dependencies: ["Histories"], swiftSettings: strict),
         .testTarget(
-            name: "BanyanClientTests", dependencies: ["BanyanClient", "WireProtocol", nioCore, nioPosix],
+            name: "BanyanClientTests", dependencies: ["BanyanClient", "FileTree", "WireProtocol", nioCore, nioPosix],
             swiftSettings: strict),
         .testTarget(name: "MemberLogTests", dependencies: ["MemberLog", logging], swiftSettings: strict),
         .testTarget(name: "ConsoleTests", dependencies: ["Console", "FileTree"], swiftSettings: strict),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", nioCore], swiftSettings: strict),
         .testTarget(name: "MirrorTests", dependencies: ["Mirror", "BanyanClient", "FileTree"], swiftSettings: strict),
         .testTarget(
-            name: "NodeTests", dependencies: ["Node", "RaftLog", "FileTree", "Raft", "WireProtocol", nioCore],
+            name: "NodeTests",
+            dependencies: ["Node", "Transport", "RaftLog", "FileTree", "Raft", "WireProtocol", nioCore, nioEmbedded],
             swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",

@@ -201,7 +201,11 @@ public final class BanyanClient: Sendable {
         }
         if let known {
             for (id, report) in reports where !known.ids.contains(id) {
-                reports[id] = report.role == "unreachable" ? nil : report.removed
+                if !report.isRunning {
+                    reports[id] = report.role == "starting" ? report : nil
+                } else {
+                    reports[id] = report.removed
+                }
             }
         }
         return reports.values.sorted { $0.id < $1.id }
@@ -370,7 +374,8 @@ extension MemberReport {
     init(_ status: MemberStatus, address: String) {
         let digits = String(status.digest, radix: 16)
         self.init(
-            id: status.id, address: address, role: "\(status.role)", term: status.term, commitIndex: status.commit,
+            id: status.id, address: address, role: status.startingReason == nil ? "\(status.role)" : "starting",
+            term: status.term, commitIndex: status.commit,
             appliedIndex: status.applied, digest: String(repeating: "0", count: 32 - digits.count) + digits,
             statistics: Dictionary(status.statistics.map { ($0.name, $0.value) }) { $1 },
             workUnderWay: status.workUnderWay.map {

@@ -552,13 +552,12 @@ final class ClientCore {
 
 extension LeaderSearch.Statement {
     init(_ status: MemberStatus) {
-        let members = status.members.split(separator: ",").compactMap { part -> (id: UInt64, address: String)? in
+        let addresses = status.members.split(separator: ",").compactMap { part -> String? in
             let sides = part.split(separator: "=", maxSplits: 1)
-            guard sides.count == 2, let id = UInt64(sides[0]) else { return nil }
-            return (id, String(sides[1]))
+            return sides.count == 2 && UInt64(sides[0]) != nil ? String(sides[1]) : nil
         }
         self.init(
-            leads: status.role == .leader, term: status.term, leader: status.leader, members: members.map(\.address),
-            isRemoved: !members.isEmpty && !members.contains { $0.id == status.id })
+            leads: status.role == .leader, term: status.term, leader: status.leader, members: addresses,
+            isRemoved: status.isRemoved, startingReason: status.startingReason)
     }
 }

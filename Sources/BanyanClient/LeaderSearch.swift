@@ -26,6 +26,8 @@ struct LeaderSearch {
         var members: [String] = []
         /// It does not stand in that list.
         var isRemoved = false
+        /// What it waits for before it begins.
+        var startingReason: String?
     }
 
     /// What is known of an address.
@@ -109,7 +111,8 @@ struct LeaderSearch {
     mutating func heard(_ statement: Statement, from address: String, at now: NIODeadline) -> [Action] {
         pending[address] = nil
         findings[address] = .stated(statement)
-        if reader == nil || reader == leader || !statement.leads { reader = address }
+        let isReader = statement.startingReason == nil
+        if isReader, reader == nil || reader == leader || !statement.leads { reader = address }
         if statement.leads {
             learned = Array(statement.members.filter { !nodes.contains($0) }.prefix(Self.learnedMax))
         }
@@ -197,6 +200,7 @@ struct LeaderSearch {
             return []
         case .asking(var round):
             var actions: [Action] = []
+            for (address, since) in pending where now - since >= Self.silence { findings[address] = .silent }
             if let hint, !hint.isEmpty, !round.asked.contains(hint) {
                 round.left.removeAll { $0 == hint }
                 round.left.insert(hint, at: 0)
@@ -211,7 +215,8 @@ struct LeaderSearch {
                 round.nextAt = now + Self.stagger
                 guard pending[address] == nil else { continue }
                 pending[address] = now
-                findings[address] = .silent
+                // What was found before holds until the time for another answer has passed.
+                if findings[address] == nil { findings[address] = .silent }
                 actions.append(.ask(address))
             }
             let waited = round.asked.filter { isWaitedFor($0, at: now) }
@@ -297,7 +302,9 @@ struct LeaderSearch {
                 unknownHosts += 1
             case .stated(let statement):
                 isAnswered = true
-                if statement.isRemoved {
+                if let reason = statement.startingReason {
+                    said.append("\(node) has not begun: \(reason)")
+                } else if statement.isRemoved {
                     said.append("\(node) was removed from its cluster")
                 } else if statement.leads {
                     said.append("\(node) leads, and does not answer requests in time")

@@ -41,7 +41,7 @@ extension BanyanClient {
     }
 
     private func verify(_ member: MemberReport) async throws -> VerificationReport {
-        guard member.role != "unreachable" else {
+        guard member.isRunning else {
             return VerificationReport(member, nil, obstacle: "it can't be reached")
         }
         guard member.role != "removed" else {
@@ -62,7 +62,7 @@ extension BanyanClient {
     /// - Throws: `noSuchMember`; `memberUnreachable`; `noQuorum` when it is being done already; `diskFull` when there is no room for two.
     public func compact(_ id: UInt64) async throws -> CompactionReport {
         guard let member = try await status().first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
-        guard member.role != "unreachable" else {
+        guard member.isRunning else {
             throw BanyanError.memberUnreachable("member \(id) at \(member.address) can't be reached")
         }
         var answer = try await request(.rewriteState, ByteBuffer(), member.address, timeoutDuration).get()

@@ -176,8 +176,8 @@ extension BanyanError {
 public struct MemberReport: Equatable, Sendable {
     public let id: UInt64
     public let address: String
-    /// leader, follower, candidate, learner, unreachable (its figures are 0 then), or removed: it runs, and the leader
-    /// knows it no more.
+    /// leader, follower, candidate, learner; unreachable, or starting (its figures are 0 then, and the work under way says
+    /// what it waits for); or removed: it runs, and the leader knows it no more.
     public let role: String
     public let term: UInt64
     public let commitIndex: UInt64
@@ -197,6 +197,9 @@ public struct MemberReport: Equatable, Sendable {
     public let statistics: [String: UInt64]
     /// Long work that the member is doing.
     public let workUnderWay: [WorkReport]
+
+    /// Whether it answers, and has begun: else its figures say nothing.
+    public var isRunning: Bool { role != "unreachable" && role != "starting" }
 }
 
 /// How far a member's work has come.

@@ -9,7 +9,7 @@ package struct PathArgument: Sendable, CustomStringConvertible {
     package let text: String
     /// Whether it ends with a slash.
     package let isDirectory: Bool
-    /// What is written well may still be relative, or too long.
+    /// What is written well may still be too long.
     package let parsed: Result<TreePath, TreeError>
 
     private init(text: String, isDirectory: Bool, parsed: Result<TreePath, TreeError>) {
@@ -26,8 +26,8 @@ package struct PathArgument: Sendable, CustomStringConvertible {
         let failure: (String) -> ValidationError = { ValidationError("not a valid path: \($0)") }
         guard !bytes.isEmpty else { throw failure("it is empty; / is the root") }
         guard String(validating: bytes, as: UTF8.self) != nil else { throw failure("it is not UTF-8") }
-        let names = (bytes.first == slash ? bytes.dropFirst() : bytes[...])
-            .split(separator: slash, omittingEmptySubsequences: false)
+        guard bytes.first == slash else { throw failure("it must begin with /, as in /\(text)") }
+        let names = bytes.dropFirst().split(separator: slash, omittingEmptySubsequences: false)
         for name in bytes == [slash] ? [] : isDirectory ? names.dropLast() : names[...] {
             if name.isEmpty { throw failure("two slashes stand together") }
             if name.elementsEqual(".".utf8) || name.elementsEqual("..".utf8) {

@@ -58,9 +58,16 @@ package struct MemberLogHandler: LogHandler {
 
     static func text(_ level: Logger.Level, _ label: String, _ message: String, _ fields: [(String, String)]) -> String
     {
-        let metadata = fields.map { "\($0)=\(Shown.line(cut($1), onTerminal: true))" }.joined(separator: " ")
+        let metadata = fields.map { "\($0)=\(value($1))" }.joined(separator: " ")
         let text = Shown.line(cut(message), onTerminal: true)
         return "\(time("%Y-%m-%dT%H:%M:%S%z")) \(level) \(label):\(metadata.isEmpty ? "" : " " + metadata) \(text)"
+    }
+
+    /// In quotes where it would else look like several, or like another field.
+    private static func value(_ text: String) -> String {
+        let text = Shown.line(cut(text), onTerminal: true)
+        let isPlain = !text.isEmpty && !text.unicodeScalars.contains { " \"=".unicodeScalars.contains($0) }
+        return isPlain ? text : "\"\(text.replacing("\"", with: "'"))\""
     }
 
     static func json(_ level: Logger.Level, _ message: String, _ fields: [(String, String)]) -> String {

@@ -112,6 +112,13 @@ final class Bootstrap {
 
     private var hasHeardAll: Bool { heard.count == options.cluster.count }
 
+    /// Those that are not there yet, in words.
+    var missing: String {
+        let ids = options.cluster.map(\.id).filter { id in !heard.contains { $0.id == id } }
+        return ids.isEmpty
+            ? "the founder" : "member\(ids.count > 1 ? "s" : "") \(ids.map(String.init).joined(separator: ", "))"
+    }
+
     private func found() {
         guard !isOver, hasHeardAll else { return }
         do { try complete(heard) } catch { fatal("\(error)") }

@@ -204,7 +204,7 @@ extension Replica {
 
     private var statistics: [MemberStatus.Statistic] {
         let applied = lastReport.applied
-        return [
+        var statistics: [MemberStatus.Statistic] = [
             .init("files", applied.files), .init("content_bytes", applied.bytes),
             .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
             .init("log_last_index", core.log.lastIndex), .init("log_bytes", usage.logBytes),
@@ -218,7 +218,9 @@ extension Replica {
             .init("digest_index", ownDigests.last?.index ?? 0),
             .init("digest_low", UInt64(truncatingIfNeeded: ownDigests.last?.digest ?? 0)),
             .init("process_id", UInt64(getpid())),
-        ] + offences.counts.filter { $0.count > 0 }.map { .init($0.kind.statistic, $0.count) }
+        ]
+        if removedGoodbye != nil { statistics.append(.init(MemberStatus.removed, 1)) }
+        return statistics + offences.counts.filter { $0.count > 0 }.map { .init($0.kind.statistic, $0.count) }
     }
 
     private var workUnderWay: [MemberStatus.Work] {
@@ -229,7 +231,9 @@ extension Replica {
         }
         if rewriting != nil {
             work.append(
-                .init("writing the state anew", bytesDone: rewriter.bytes, of: usage.stateBytes - usage.unusedBytes))
+                .init(
+                    "writing the state anew", bytesDone: rewriter.bytes,
+                    of: usage.stateBytes - min(usage.stateBytes, usage.unusedBytes)))
         }
         if isScrubbing { work.append(.init("reading all that is kept", bytesDone: scrubber.bytes)) }
         if let receiving { work.append(.init("taking in a snapshot", bytesDone: receiving.bytes)) }

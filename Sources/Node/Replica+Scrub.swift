@@ -172,7 +172,7 @@ extension Replica {
         isAskingForDigests = false
         guard !isStopped else { return }
         let voters = core.configuration.members.filter { !$0.isLearner && $0.peer != core.id }.map(\.id)
-        let told = members.filter { voters.contains($0.id) && $0.role != "unreachable" }.map {
+        let told = members.filter { voters.contains($0.id) && $0.isRunning }.map {
             (index: $0.statistics["digest_index"] ?? 0, digest: $0.statistics["digest_low"] ?? 0)
         }
         let verdict = DigestVerdict(

@@ -144,11 +144,13 @@ extension Replica {
     private func forward(_ answers: StateReport.Answers) {
         guard let connection = connections[answers.connection] else { return }
         connection.requestsInFlight -= answers.count
+        if answers.reads > 0 {
+            connection.readsEnd(answers.reads, reserved: answers.reservedBytes, bytesMax: answers.readBytesMax)
+        }
+        for read in answers.tooLong { waitForRoom(read, of: connection) }
+        // Long frames go to the socket at once, which may end the connection: what it holds is counted by then.
         connection.write(frames: answers.frames)
         markDirty(connection)
-        guard answers.reads > 0 || !answers.tooLong.isEmpty else { return }
-        connection.readsEnd(answers.reads, reserved: answers.reservedBytes, bytesMax: answers.readBytesMax)
-        for read in answers.tooLong { waitForRoom(read, of: connection) }
         admitReads(of: connection)
     }
 

@@ -134,6 +134,9 @@ extension Server {
             connection.write { Refusal(.busy).write(to: &$0, requestID: frame.requestID) }
             connection.flush()
         case (.client, .running(let replica)): replica.handleClient(frame, on: connection)
+        case (.client, _) where frame.kind == .status:
+            connection.write { statusBeforeRunning.write(to: &$0, requestID: frame.requestID) }
+            connection.flush()
         case (.client, _):
             connection.write { Refusal(.noLeader).write(to: &$0, requestID: frame.requestID) }
             connection.flush()
@@ -152,6 +155,23 @@ extension Server {
         case (.peer, .waiting), (.peer, .joining), (.peer, .repairing), (.peer, .starting), (.peer, .ended): break
         case (.peer, .running): throw ProtocolError.malformedBody(frame.kind)
         }
+    }
+
+    /// What a member says of itself that does not run yet.
+    private var statusBeforeRunning: MemberStatus {
+        let reason =
+            switch phase {
+            case .waiting(let bootstrap):
+                "it waits for \(bootstrap.missing) to be started, with the same --cluster and --bootstrap"
+            case .joining:
+                "it waits to be taken in: run 'banyan member add \(identity.memberID) \(address)', or 'banyan member "
+                    + "replace \(identity.memberID)'"
+            case .repairing: "its log can't be read: it takes a sound copy from the others"
+            case .starting, .running: "it opens its state"
+            case .ended: "it ends"
+            }
+        return .starting(
+            id: identity.memberID, members: identity.genesis?.text ?? options.clusterText, reason: reason)
     }
 
     private func greet(_ hello: Hello, on connection: FrameConnection) throws {

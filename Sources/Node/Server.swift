@@ -29,7 +29,7 @@ package final class Server {
     let options: ServerOptions
     private let directory: DataDirectory
     private(set) var identity: Identity
-    private let address: Address
+    let address: Address
     private let loop: any EventLoop
     let logger: Logger
     let fatal: @Sendable (String) -> Void

@@ -47,7 +47,7 @@ struct SnapshotFetch: Sendable {
             let client = try await BanyanClient(nodes: nodes(), timeout: .seconds(10))
             var reason = "no other member can be reached"
             for member in (try? await client.status()) ?? [] {
-                guard member.id != memberID, member.role != "unreachable" else { continue }
+                guard member.id != memberID, member.isRunning else { continue }
                 let number = try await allot()
                 let metadata: SnapshotMetadata
                 do { metadata = try await take(from: member.address, client, number, behind: refused) } catch {
@@ -86,7 +86,7 @@ struct SnapshotFetch: Sendable {
         guard let nodes = try? await nodes() else { return nil }
         let client = BanyanClient(nodes: nodes, timeout: .seconds(10))
         var found: SnapshotMetadata?
-        for member in (try? await client.status()) ?? [] where member.id != memberID && member.role != "unreachable" {
+        for member in (try? await client.status()) ?? [] where member.id != memberID && member.isRunning {
             try? await client.snapshot(of: member.address) { piece in
                 found = try SnapshotHeader(piece).metadata
                 throw CancellationError()

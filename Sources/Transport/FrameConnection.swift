@@ -177,6 +177,7 @@ package final class FrameConnection: ChannelInboundHandler {
     private static let readsInFlightMax = 64
 
     package func readBegins(_ bytes: Int) {
+        guard channel != nil else { return }
         readsInFlight += 1
         reservedBytes += bytes
         memory?.reserve(bytes)
@@ -186,6 +187,8 @@ package final class FrameConnection: ChannelInboundHandler {
     ///   - reserved: what they began with.
     ///   - bytesMax: of the longest answer.
     package func readsEnd(_ count: Int, reserved: Int, bytesMax: Int) {
+        // What a connection held was given back when it ended.
+        guard channel != nil else { return }
         readsInFlight -= count
         reservedBytes -= reserved
         memory?.release(reserved)

@@ -10,7 +10,8 @@ import NIOCore
 ///     .   .  work that is under way: how much of it (2), and of each what it is in words (length 2, bytes), how many bytes of
 ///            it are done (8) and how many there are (8; 0: not known yet)
 ///
-/// A member of an earlier program sends neither of the last two; nor does one that has nothing to say there.
+/// A member of an earlier program sends neither of the last two; nor does one that has nothing to say there. One that has not
+/// begun yet says so by the statistic `starting`, and by its work what it waits for.
 package struct MemberStatus: Equatable, Sendable {
     package enum Role: UInt8, Sendable { case follower = 0, candidate, leader, learner }
 
@@ -80,6 +81,35 @@ package struct MemberStatus: Equatable, Sendable {
                 body.writeMultipleIntegers(work.bytesDone, work.bytes)
             }
         }
+    }
+
+    /// Of a member that has not begun.
+    package static func starting(
+        id: UInt64, members: String, reason: String, bytesDone: UInt64 = 0
+    ) -> MemberStatus {
+        var status = MemberStatus(
+            id: id, term: 0, commit: 0, applied: 0, digest: 0, role: .learner, members: members, leader: "")
+        status.statistics = [Statistic(isStarting, 1)]
+        status.workUnderWay = [Work(reason, bytesDone: bytesDone)]
+        return status
+    }
+
+    /// What the member waits for, if it has not begun.
+    package var startingReason: String? {
+        guard statistics.contains(Statistic(Self.isStarting, 1)) else { return nil }
+        return workUnderWay.first.map { ForeignText.plain($0.description) } ?? "it starts"
+    }
+
+    private static let isStarting = "starting"
+    /// The statistic of a member that the others know no more, whatever its own list says.
+    package static let removed = "removed"
+
+    /// Whether the member knows that it belongs to no cluster any more.
+    package var isRemoved: Bool {
+        let ids = members.split(separator: ",").compactMap { part in
+            part.split(separator: "=").first.flatMap { UInt64($0) }
+        }
+        return !ids.isEmpty && !ids.contains(id) || statistics.contains(Statistic(Self.removed, 1))
     }
 
     package init(_ frame: Frame) throws(ProtocolError) {

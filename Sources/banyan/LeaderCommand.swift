@@ -13,9 +13,10 @@ struct LeaderCommand: AsyncParsableCommand {
         let term: UInt64
     }
 
-    /// Prints who leads; while nobody does, it asks again until the timeout.
-    private static func show(_ cluster: ClusterOptions, _ client: BanyanClient) async throws {
-        let end = ContinuousClock.now + cluster.timeout.duration
+    /// Prints who leads; while nobody does, it asks again until `end`.
+    private static func show(
+        _ cluster: ClusterOptions, _ client: BanyanClient, until end: ContinuousClock.Instant
+    ) async throws {
         var leader: MemberReport?
         var members: [MemberReport] = []
         while leader == nil {
@@ -33,7 +34,7 @@ struct LeaderCommand: AsyncParsableCommand {
         guard let leader else {
             throw BanyanError.noQuorum(
                 members.map { member in
-                    member.role == "unreachable"
+                    !member.isRunning
                         ? "member \(member.id) at \(member.address) can't be reached"
                         : "member \(member.id) does not lead"
                 }.joined(separator: "; "))
@@ -49,7 +50,8 @@ struct LeaderCommand: AsyncParsableCommand {
         @OptionGroup var cluster: ClusterOptions
 
         func run() async throws {
-            try await cluster.withClient("leader") { try await LeaderCommand.show(cluster, $0) }
+            let end = ContinuousClock.now + cluster.timeout.duration
+            try await cluster.withClient("leader") { try await LeaderCommand.show(cluster, $0, until: end) }
         }
     }
 
@@ -62,9 +64,10 @@ struct LeaderCommand: AsyncParsableCommand {
         @Argument(help: "The member that shall lead; without it, the one whose log is longest.") var id: UInt64?
 
         func run() async throws {
+            let end = ContinuousClock.now + cluster.timeout.duration
             try await cluster.withClient(id.map { "member \($0)" } ?? "leader") { client in
                 try await client.transferLeadership(to: id)
-                try await LeaderCommand.show(cluster, client)
+                try await LeaderCommand.show(cluster, client, until: end)
             }
         }
     }

@@ -77,7 +77,8 @@ actor LocalCluster {
             }
             guard isFree else {
                 throw CommandFailure(
-                    "127.0.0.1:\(port): \(String(cString: strerror(errno))): stop what listens there, or give another --port"
+                    "127.0.0.1:\(port): \(String(cString: strerror(errno))): stop what listens there (another 'banyan local'?), or give another "
+                        + "--port and another --data"
                 )
             }
         }
@@ -206,7 +207,7 @@ actor LocalCluster {
     /// Of each member of the list, as it was started: whoever was added since is seen by 'banyan status'.
     private func sights(_ reports: [MemberReport]) -> [ClusterStory.Sight] {
         (1...nodes).map { id in
-            let report = reports.first { $0.id == UInt64(id) && $0.role != "unreachable" }
+            let report = reports.first { $0.id == UInt64(id) && $0.isRunning }
             return ClusterStory.Sight(
                 id: UInt64(id), role: report?.role, term: report?.term ?? 0, applied: report?.appliedIndex ?? 0)
         }

@@ -134,7 +134,7 @@ struct SnapshotCommand: AsyncParsableCommand {
                 guard let member = all.first(where: { $0.id == id }) else { throw BanyanError.noSuchMember }
                 return member.address
             }
-            let members = all.filter { $0.role != "unreachable" }
+            let members = all.filter { $0.isRunning }
             // The leader has enough to do.
             guard let member = members.first(where: { $0.role == "follower" }) ?? members.first else {
                 throw BanyanError.unreachable("none of the members answers")

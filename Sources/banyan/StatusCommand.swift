@@ -62,7 +62,7 @@ struct StatusCommand: AsyncParsableCommand {
         }
         let table = rows.map { (row: Row) -> [String] in
             let figures =
-                row.role == "unreachable"
+                ["unreachable", "starting"].contains(row.role)
                 ? ["-", "-", "-", "-"]
                 : ["\(row.term)", "\(row.commitIndex)", "\(row.appliedIndex)", row.digest]
             return ["\(row.id)", row.address, row.role] + figures + Self.disk(row.statistics)

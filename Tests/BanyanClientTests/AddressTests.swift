@@ -1,3 +1,4 @@
+import FileTree
 import NIOCore
 import NIOPosix
 import Testing
@@ -16,6 +17,8 @@ struct AddressTests {
             case web
             /// Leads a cluster of this id.
             case leads(cluster: UInt64)
+            /// Leads, and lists entries of these names wherever it is asked.
+            case lists([String])
             /// Says that the one at the address leads.
             case follows(String, cluster: UInt64)
         }
@@ -39,6 +42,7 @@ struct AddressTests {
                     NIOAny(ByteBuffer(string: "HTTP/1.1 400 Bad Request\r\n\r\n")), promise: nil)
                 return context.close(promise: nil)
             case .leads(let id): (cluster, leader) = (id, nil)
+            case .lists: (cluster, leader) = (1, nil)
             case .follows(let address, let id): (cluster, leader) = (id, address)
             }
             while let frame = try? bytes.readFrame(bodyBytesMax: Frame.bodyBytesMax) {
@@ -51,6 +55,18 @@ struct AddressTests {
                         id: 1, term: 1, commit: 1, applied: 1, digest: 0, role: leader == nil ? .leader : .follower,
                         members: "1=10.0.0.1:7400", leader: leader ?? "10.0.0.1:7400"
                     ).write(to: &out, requestID: frame.requestID)
+                case .read:
+                    guard case .lists(let names) = manner else { break }
+                    out.writeFrame(.result, requestID: frame.requestID) { body in
+                        body.writeMultipleIntegers(UInt16(0), UInt8(0), UInt32(names.count))
+                        for name in names {
+                            body.writeInteger(UInt8(name.utf8.count))
+                            body.writeString(name)
+                            body.writeMetadata(
+                                Metadata(
+                                    kind: .file, place: .inline, mode: 0o644, inode: 2, revision: 1, mtime: 0, size: 0))
+                        }
+                    }
                 case .write:
                     out.writeFrame(.result, requestID: frame.requestID) {
                         $0.writeMultipleIntegers(UInt16(0), UInt64(7))
@@ -107,6 +123,26 @@ struct AddressTests {
         }
         #expect(words.contains(part), "\(words)")
         return words
+    }
+
+    @Test(
+        "names that no directory holds, or that come in no order, are no listing",
+        arguments: [
+            ["a", "b"], ["..", "a"], ["."], [""], ["a/b"], ["/"], ["a\0b"], ["b", "a"], ["a", "a"],
+        ])
+    func names(_ names: [String]) async throws {
+        try await with([.lists(names)]) { addresses in
+            let client = BanyanClient(nodes: addresses, timeout: .seconds(60))
+            var listed: [String]?
+            var failure: BanyanError?
+            do { listed = try await client.list("/").entries.map(\.name) } catch { failure = error as? BanyanError }
+            await client.close()
+            if names == ["a", "b"] {
+                #expect(listed == names, "\(String(describing: failure))")
+            } else {
+                #expect(listed == nil && failure == .protocolViolation("an answer can't be read"))
+            }
+        }
     }
 
     @Test("a write finds the leader behind mute addresses and web servers, in any number")

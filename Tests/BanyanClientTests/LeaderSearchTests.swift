@@ -208,6 +208,19 @@ struct LeaderSearchTests {
         #expect("\(script.search.obstacle)".contains("no such host: a"))
     }
 
+    @Test("who answered and is asked again does not answer only when the time for it has passed")
+    func askedAgain() {
+        var script = Script("a")
+        script.begin()
+        script.heard("a", Statement(term: 1, members: ["a", "b"]))
+        #expect(script.hasConcluded && script.asked == ["a"])
+        script.pass(.milliseconds(100))
+        #expect(script.asked == ["a", "a"])
+        #expect("\(script.search.obstacle)".contains("a knows no leader"))
+        script.pass(.milliseconds(400))
+        #expect("\(script.search.obstacle)".contains("a does not answer"))
+    }
+
     @Test("what answers in another protocol is named")
     func strangers() {
         let cases: [(String, String?)] = [

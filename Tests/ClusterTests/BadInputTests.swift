@@ -20,7 +20,7 @@ struct BadInputTests {
         let longPath = String(repeating: "/n", count: 2049)
         let null = "/dev/null"
         let wrong: [([String], Int32, String)] = [
-            (["put", "relative", null], 1, "not a valid path"), (["put", "/a//b", null], 2, "not a valid path"),
+            (["put", "relative", null], 2, "not a valid path"), (["put", "/a//b", null], 2, "not a valid path"),
             (["put", "/a/../b", null], 2, "not a valid path"), (["put", "/a/./b", null], 2, "not a valid path"),
             (["put", longPath, null], 1, "not a valid path"), (["put", longName, null], 1, "255 bytes"),
             (["put", "/d", null], 1, "directory"), (["put", "/d/file/below", null], 1, "is a file"),

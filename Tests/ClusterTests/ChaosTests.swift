@@ -83,7 +83,7 @@ struct ChaosTests {
             try cluster.start(leader)
             let isLevel = await cluster.condition {
                 let members = try await client.status()
-                return Set(members.map(\.appliedIndex)).count == 1 && members.allSatisfy { $0.role != "unreachable" }
+                return Set(members.map(\.appliedIndex)).count == 1 && members.allSatisfy { $0.isRunning }
             }
             #expect(isLevel)
         }
@@ -162,7 +162,7 @@ struct ChaosTests {
     private func isLevel(_ client: BanyanClient) async throws -> Bool {
         let members = try await client.status()
         let commit = members.map(\.commitIndex).max() ?? 0
-        return members.count == 5 && members.allSatisfy { $0.role != "unreachable" && $0.role != "learner" }
+        return members.count == 5 && members.allSatisfy { $0.isRunning && $0.role != "learner" }
             && members.allSatisfy { $0.appliedIndex + 1000 > commit }
     }
 

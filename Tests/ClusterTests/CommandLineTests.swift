@@ -79,6 +79,23 @@ struct CommandLineTests {
         #expect(try await shell("diff -r \(source) \(target)").code == 0)
     }
 
+    @Test("times are kept and shown to the nanosecond, of files and directories, as far as the file system has them")
+    func nanoseconds() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let banyan = "banyan --nodes \(cluster.addresses[0])"
+        let folder = cluster.folder.path
+        let result = try await shell(
+            """
+            mkdir \(folder)/s && echo 1 >\(folder)/s/f && touch -d '2001-02-03 04:05:06.123456789 UTC' \(folder)/s/f
+            \(banyan) mirror push \(folder)/s /s >/dev/null && \(banyan) stat --json /s/f
+            \(banyan) ls --json /s
+            \(banyan) mirror pull /s \(folder)/t >/dev/null && stat -c %y \(folder)/t/f
+            """)
+        #expect(result.errors.isEmpty, "\(result.errors)")
+        #expect(result.output.split(separator: "981173106123456789").count == 3, "\(result.output)")
+        #expect(result.output.contains("06.123456789"), "\(result.output)")
+    }
+
     @Test("a local cluster goes on while the program that shows it stands still, and tells what happens in sentences")
     func local() async throws {
         let cluster = try TestCluster(members: 1)

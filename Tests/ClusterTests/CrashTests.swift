@@ -128,7 +128,7 @@ struct CrashTests {
         // A snapshot holds what is durable.
         #expect(
             await cluster.condition {
-                try await client.status().filter { $0.role != "unreachable" }.allSatisfy {
+                try await client.status().filter { $0.isRunning }.allSatisfy {
                     $0.statistics["log_first_index"] ?? 0 > 20 && $0.statistics["durable_index"] ?? 0 >= last
                 }
             })

@@ -134,7 +134,7 @@ struct ForgedEntryTests {
             var mutator = Mutator(forger: forger, generator: SeededGenerator(seed: seed))
             let end = ContinuousClock.now + .seconds(Witness.isLong ? 15 : 3)
             while ContinuousClock.now < end {
-                let members = try await witness.client.status().filter { $0.role != "unreachable" }
+                let members = try await witness.client.status().filter { $0.isRunning }
                 guard let known = members.randomElement(using: &mutator.generator) else { break }
                 let to = try forger.member(Int(known.id))
                 for _ in 0..<5 {

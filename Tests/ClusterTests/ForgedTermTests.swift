@@ -27,6 +27,15 @@ struct ForgedTermTests {
                 }
             }
         }
+        // Who seems to be beyond the gap is named, with the way out.
+        #expect(
+            await cluster.condition {
+                try await witness.client.status().contains { member in
+                    member.workUnderWay.contains {
+                        $0.description.contains("out of reach") && $0.description.contains("member replace")
+                    }
+                }
+            })
         await witness.client.close()
     }
 
@@ -110,7 +119,7 @@ struct ForgedTermTests {
             two.say(
                 Forger.append(
                     second, to: to, term: term, previous: (last, previous), commit: 0,
-                    [Forger.record(last + 1, max(previous, term - distance), .noOperation)]))
+                    [Forger.record(last + 1, max(previous, term - min(distance, term)), .noOperation)]))
             two.say(Forger.message(second, to: to, term: term, .heartbeat(commit: last + 10, round: 1)))
             one.say(Forger.message(first, to: to, term: term, .heartbeat(commit: last + 10, round: 2)))
             two.say(

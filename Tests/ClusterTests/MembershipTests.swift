@@ -62,6 +62,12 @@ struct MembershipTests {
                 return log.contains("does not belong to the cluster") || log.contains("was removed from the cluster")
             })
         #expect(try await client.status().first { $0.id == UInt64(leader) }?.role == "removed")
+        #expect(
+            await cluster.condition {
+                let asked = try await cluster.run(
+                    "banyan", ["--nodes", cluster.addresses[leader - 1], "get", "/growth", "--timeout", "500ms"])
+                return asked.code == 5 && asked.errors.contains("\(cluster.addresses[leader - 1]) was removed from")
+            })
         let term = try await client.status().filter { $0.id != UInt64(leader) }.map(\.term).max()
         try cluster.signal(leader, SIGKILL)
         try cluster.start(leader)

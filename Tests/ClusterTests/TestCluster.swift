@@ -212,7 +212,7 @@ final class TestCluster {
         await condition {
             let members = try await client.status()
             return members.count == ports.count && Set(members.map(\.appliedIndex)).count == 1
-                && Set(members.map(\.digest)).count == 1 && !members.contains { $0.role == "unreachable" }
+                && Set(members.map(\.digest)).count == 1 && !members.contains { !$0.isRunning }
         }
     }
 

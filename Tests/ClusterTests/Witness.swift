@@ -13,7 +13,7 @@ struct Witness {
         var roles: [UInt64: String]
 
         init(_ members: [MemberReport]) {
-            let running = members.filter { $0.role != "unreachable" }
+            let running = members.filter { $0.isRunning }
             terms = Set(running.map(\.term))
             roles = Dictionary(uniqueKeysWithValues: running.map { ($0.id, $0.role) })
         }
@@ -119,7 +119,7 @@ struct Witness {
     }
 
     private func membersAgree() async throws -> Bool {
-        let members = try await client.status().filter { $0.role != "unreachable" }
+        let members = try await client.status().filter { $0.isRunning }
         return members.count == processes.count && Set(members.map { "\($0.appliedIndex) \($0.digest)" }).count == 1
     }
 

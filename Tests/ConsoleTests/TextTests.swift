@@ -63,7 +63,7 @@ struct TextTests {
         #expect(throws: (any Error).self) { try PathArgument("/m//\u{301}x") }
         // Written well, and too long.
         #expect(try PathArgument("/" + String(repeating: "n", count: 256)).parsed == .failure(.nameTooLong))
-        #expect(try PathArgument("relative").parsed == .failure(.invalidPath))
+        #expect(throws: (any Error).self) { try PathArgument("relative") }
         #expect(try PathArgument(String(repeating: "/n", count: 2049)).parsed == .failure(.invalidPath))
         #expect(try PathArgument(String(repeating: "/n", count: 2048) + "/").isDirectory)
         #expect(throws: (any Error).self) { try PathArgument(ByteText.text([0x2F, 0xFF])) }

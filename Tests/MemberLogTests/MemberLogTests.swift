@@ -48,6 +48,9 @@ struct MemberLogTests {
             #expect(bad.isEmpty, "\(line.debugDescription)")
             #expect(line.contains("refused"))
         }
+        let fields = [("from", "1.2.3.4:5"), ("reason", "a\" peer=\"2")]
+        let forged = MemberLogHandler.text(.info, "banyand", "m", fields)
+        #expect(forged.hasSuffix("banyand: from=1.2.3.4:5 reason=\"a' peer='2\" m"), "\(forged)")
         let long = MemberLogHandler.json(.info, "m", [("reason", String(repeating: "a", count: 70_000))])
         #expect(long.utf8.count < 1000)
     }

@@ -8,6 +8,7 @@
 ///     term ID TERM         before anything ran: the member has seen this term
 ///     elect ID             time passes until the member wants to be elected, and nobody else does
 ///     tick MS              time passes for all, in steps of 10 ms
+///     stop MS              time passes, and nobody gets a turn in it
 ///     propose ID COUNT     a client gives the member commands
 ///     transfer ID TO       the member, which leads, is asked to hand over
 ///     add ID WHOM...       the member, which leads, is asked to take in learners
@@ -16,6 +17,10 @@
 ///     exchange ID OLD NEW  ... to let one go and another vote, in one change
 ///     read ID              a client asks the member for a read index
 ///     cut A B, isolate A   messages between A and B (all others) are lost;  heal ends it
+///     delay A B            messages from A to B are on their way;  deliver A B lets them arrive
+///     gather ID, act ID    events come to the member, and nothing of what they lead to is done before it acts
+///     append A B I J       the entries I to J of A, which leads, come to B, and that those before them are committed
+///     snapshot A B I       a snapshot of A, which leads, that ends with I, comes to B
 ///     hold ID, release ID  the member's disk is slow: writes wait
 ///     crash ID, restart ID the process ends; what its disk had not finished is lost
 ///     compact ID INDEX     the member's log forgets entries up to INDEX
@@ -30,6 +35,7 @@ struct ScriptedCluster {
     private struct Node {
         var core: RaftCore?
         var isHolding = false
+        var isGathering = false
         var pendingWrites: [Write] = []
         var held: [HeldMessage] = []
         // What is on the disk:
@@ -46,6 +52,8 @@ struct ScriptedCluster {
     private var now: Nanoseconds = 1_000_000_000
     private var cuts: Set<[UInt64]> = []
     private var network: [Message] = []
+    /// By sender and receiver, what is on its way between two whose messages are delayed.
+    private var delayed: [[UInt64]: [Message]] = [:]
     private var lastContext: UInt64 = 0
     private var answers: [String] = []
     /// By peer, entries that were sent to it.
@@ -75,6 +83,15 @@ struct ScriptedCluster {
         case ("term", 2): nodes[position(numbers[0])].hardState.term = numbers[1]
         case ("elect", 1): elect(position(numbers[0]))
         case ("tick", 1): tick(milliseconds: numbers[0])
+        case ("stop", 1): now += numbers[0] * 1_000_000
+        case ("delay", 2): delayed[numbers] = []
+        case ("deliver", 2): network += delayed.removeValue(forKey: numbers) ?? []
+        case ("gather", 1): nodes[position(numbers[0])].isGathering = true
+        case ("act", 1):
+            nodes[position(numbers[0])].isGathering = false
+            step(position(numbers[0]), .tick)
+        case ("append", 4): append(position(numbers[0]), to: PeerID(numbers[1]), numbers[2]...numbers[3])
+        case ("snapshot", 3): sendSnapshot(from: position(numbers[0]), to: PeerID(numbers[1]), through: numbers[2])
         case ("propose", 2): propose(position(numbers[0]), count: Int(numbers[1]))
         case ("transfer", 2): step(position(numbers[0]), .transferLeadership(to: PeerID(numbers[1])))
         case ("read", 1): read(position(numbers[0]))
@@ -161,7 +178,17 @@ struct ScriptedCluster {
         }
     }
 
+    private mutating func append(_ node: Int, to peer: PeerID, _ range: ClosedRange<Index>) {
+        guard let core = nodes[node].core, let previous = core.log.term(at: range.lowerBound - 1) else { return }
+        let entries = nodes[node].entries.filter { range.contains($0.index) }
+        let append = Message.Append(
+            previousIndex: range.lowerBound - 1, previousTerm: previous, commit: range.lowerBound - 1, entries: entries)
+        network.append(Message(from: core.id, to: peer, term: core.term, body: .append(append)))
+    }
+
     private mutating func propose(_ node: Int, count: Int) {
+        // The time passes first: the answer to the question below holds for it, and no longer.
+        step(node, .tick)
         if let refusal = nodes[node].core?.proposalRefusal() {
             switch refusal {
             case .busy: answers.append("busy")
@@ -229,7 +256,7 @@ struct ScriptedCluster {
     private mutating func step(_ node: Int, _ event: Event) {
         guard nodes[node].core != nil else { return }
         nodes[node].core?.step(event, now: now)
-        guard let output = nodes[node].core?.takeOutput() else { return }
+        guard !nodes[node].isGathering, let output = nodes[node].core?.takeOutput() else { return }
         if let write = output.write { nodes[node].pendingWrites.append(write) }
         network += output.messages
         for message in output.messages {
@@ -246,16 +273,18 @@ struct ScriptedCluster {
             let entries = nodes[node].entries.filter { $0.index >= request.first && $0.index <= request.last }
             step(node, .entriesRead(peer: request.peer, entries: entries))
         }
-        for peer in output.snapshotsToSend { sendSnapshot(from: node, to: peer) }
+        for peer in output.snapshotsToSend {
+            answers.append("\(node + 1) sends \(peer) a snapshot")
+            if let applied = nodes[node].core?.applied { sendSnapshot(from: node, to: peer, through: applied) }
+        }
         if !nodes[node].isHolding { save(node) }
     }
 
     /// The whole state travels at once: what matters here is what the cores make of it.
-    private mutating func sendSnapshot(from node: Int, to peer: PeerID) {
-        answers.append("\(node + 1) sends \(peer) a snapshot")
-        guard let core = nodes[node].core, let term = core.log.term(at: core.applied) else { return }
+    private mutating func sendSnapshot(from node: Int, to peer: PeerID, through index: Index) {
+        guard let core = nodes[node].core, let term = core.log.term(at: index) else { return }
         let snapshot = SnapshotMetadata(
-            index: core.applied, term: term, configuration: core.log.configuration(at: core.applied))
+            index: index, term: term, configuration: core.log.configuration(at: index))
         network.append(
             Message(from: core.id, to: peer, term: core.term, body: .installSnapshot(snapshot)))
     }
@@ -271,7 +300,7 @@ struct ScriptedCluster {
                     IndexedConfiguration(index: snapshot.index, configuration: snapshot.configuration)
                 ]
             }
-            nodes[node].entries.removeAll { $0.index >= write.entries.lowerBound }
+            if write.truncates { nodes[node].entries.removeAll { $0.index >= write.entries.lowerBound } }
             nodes[node].configurations.removeAll { $0.index >= write.entries.lowerBound }
             nodes[node].configurations += nodes[node].core?.log.configurations(in: write.entries) ?? []
             for index in write.entries {
@@ -293,7 +322,12 @@ struct ScriptedCluster {
     private mutating func settle() {
         while !network.isEmpty {
             let message = network.removeFirst()
-            guard !cuts.contains([message.from.rawValue, message.to.rawValue]) else { continue }
+            let link = [message.from.rawValue, message.to.rawValue]
+            guard !cuts.contains(link) else { continue }
+            if delayed[link] != nil {
+                delayed[link]?.append(message)
+                continue
+            }
             step(position(message.to.rawValue), .message(message))
         }
     }
