@@ -193,7 +193,8 @@ public struct MemberReport: Equatable, Sendable {
     /// `free_bytes`, that may still be written; `snapshot_bytes` of the one that is kept for members that need one;
     /// `durable_index`; `cluster_version`; `connections` of clients and peers, and `clients_bytes`, what clients make it hold
     /// in memory; `disk_waiting_ms`, how long its oldest write has been under way; `digest_index` and `digest_low` of the
-    /// digest that members last compared; `offences_` and a kind, how many messages of it were refused; `process_id`.
+    /// digest that members last compared; `offences_` and a kind, how many messages of it were refused; `process_id`. Of a
+    /// member that has not begun, `starting` is 1; of one whom the others know no more, as far as it knows, `removed` is.
     public let statistics: [String: UInt64]
     /// Long work that the member is doing.
     public let workUnderWay: [WorkReport]

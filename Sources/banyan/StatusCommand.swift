@@ -9,7 +9,7 @@ struct StatusCommand: AsyncParsableCommand {
         discussion: """
             Members with the same applied index have the same digest. "state" is the file of a member's tree; what of it is \
             "unused" holds nothing and is used for later writes ('banyan compact' gives it back to the disk); "free" is what \
-            may still be written; "clients" is what it holds in memory for all of them. A "removed" member still runs, and belongs to the cluster no more: stop it. Work under way, such as a snapshot on its way to a member, stands below the table, and what somebody should look at: a disk that waits, a member in a term that nobody believes, \
+            may still be written; "clients" is what it holds in memory for all of them. A "removed" member still runs, and belongs to the cluster no more: stop it. What a "starting" one waits for stands below. Work under way, such as a snapshot on its way to a member, stands below the table, and what somebody should look at: a disk that waits, a member in a term that nobody believes, \
             what was refused because no sound member sends it; --json \
             has more figures.
             """)
