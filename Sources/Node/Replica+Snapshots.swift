@@ -34,12 +34,14 @@ extension Replica {
         logger.debug("log compacted", metadata: ["index": "\(log.compactedIndex)"])
     }
 
-    /// The last index that every peer which is there, or is getting a snapshot, has.
+    /// The last index that every peer which is there, or is getting a snapshot, has. One whose transfer broke off goes on with
+    /// the same snapshot, as long as that is kept: it would be of no use if the log began behind it.
     private var neededByPeers: Index? {
         let present = core.peers.filter { core.now - $0.lastContact < core.limits.electionTimeout }
         let matches = present.filter { $0.state != .snapshot }.map(\.match)
         let held = transfers.values.map { $0.index ?? $0.floor } + (rewriting.map { [$0.copied] } ?? [])
-        return (matches + held).min()
+        let brokenOff = failedTransfers.isEmpty ? nil : spool?.header.metadata.index
+        return (matches + held + [brokenOff].compactMap(\.self)).min()
     }
 
     /// What the state has that the log names, or is about to name, as the member's: what follows must never go.

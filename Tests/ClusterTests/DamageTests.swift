@@ -40,6 +40,16 @@ struct DamageTests {
         return flipped
     }
 
+    /// The same in the file of a running member's state, once that holds all that the member has executed.
+    private func flipState(of member: Int, _ cluster: TestCluster, _ client: BanyanClient) async throws {
+        let isSettled = await cluster.condition {
+            let report = try await client.status().first { $0.id == UInt64(member) }
+            return report.map { $0.statistics["durable_index"] ?? 0 >= $0.appliedIndex } ?? false
+        }
+        #expect(isSettled)
+        #expect(try flip(cluster.directory(member) + "/state-1/data.mdb") > 0)
+    }
+
     private func waitUntilRepaired(_ cluster: TestCluster, _ member: Int) async throws {
         let isRepaired = await cluster.condition { try cluster.log(member).contains("repaired") }
         #expect(isRepaired, "member \(member) was not repaired; see \(cluster.folder.path)")
@@ -103,9 +113,9 @@ struct DamageTests {
     func stateOfRunningLeader() async throws {
         let cluster = try await cluster()
         let leader = try await cluster.leader()
-        // What is in memory yet is written within a second.
-        let state = cluster.directory(leader) + "/state-1/data.mdb"
-        #expect(await cluster.condition { try flip(state) > 0 })
+        let early = cluster.client()
+        try await flipState(of: leader, cluster, early)
+        await early.close()
         let found = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"])
         #expect(found.code == 1 && found.output.contains("DAMAGED"), "\(found.output)\(found.errors)")
         try await waitUntilRepaired(cluster, leader)
@@ -216,8 +226,7 @@ struct DamageTests {
         _ = try await client.put("/d/marked", Array(Self.marker.utf8))
         #expect(await cluster.membersAgree(client))
         let leader = try await cluster.leader()
-        let state = cluster.directory(leader) + "/state-1/data.mdb"
-        #expect(await cluster.condition { try flip(state) > 0 })
+        try await flipState(of: leader, cluster, client)
         let process = try cluster.processID(leader)
         #expect(try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "verify"]).code == 1)
         #expect(try await client.get("/d/marked").content == Array(Self.marker.utf8))
