@@ -7,6 +7,7 @@ import PackageDescription
 //     Node      Mirror   LoadGenerator Simulator   a running member; the tools' engines
 //     MemberLog                                    the log of a member, on a thread that nobody waits for
 //     Console                                      how programs end
+//     Driver                                       what stands between the core and threads, sockets and disks
 //     Transport BanyanClient                       sockets
 //     RaftLog   Snapshots                          the durable log and hard state; snapshot files
 //     FileTree  WireProtocol                       commands, queries, apply; frames
@@ -79,6 +80,9 @@ let package = Package(
         .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
 
         .target(
+            name: "Driver", dependencies: ["FileTree", "WireProtocol", "Raft", nioCore, collections],
+            swiftSettings: strict),
+        .target(
             name: "RaftLog",
             dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", "CrashPoints", nioCore, collections],
             swiftSettings: strict),
@@ -96,8 +100,8 @@ let package = Package(
         .target(
             name: "Node",
             dependencies: [
-                "Transport", "BanyanClient", "RaftLog", "Snapshots", "FileTree", "LMDB", "WireProtocol", "Raft",
-                "Threads", "CrashPoints",
+                "Driver", "Transport", "BanyanClient", "RaftLog", "Snapshots", "FileTree", "LMDB", "WireProtocol",
+                "Raft", "Threads", "CrashPoints",
                 nioCore,
                 nioPosix, logging, collections, histogram,
             ], swiftSettings: strict),
@@ -112,7 +116,8 @@ let package = Package(
 
         .target(name: "Histories", swiftSettings: strict),
         .target(
-            name: "Simulator", dependencies: ["FileTree", "WireProtocol", "Raft", "Histories", nioCore, crypto, heap],
+            name: "Simulator",
+            dependencies: ["Driver", "FileTree", "WireProtocol", "Raft", "Histories", nioCore, crypto, heap],
             swiftSettings: strict),
         .target(name: "Console", dependencies: ["FileTree", "WireProtocol", arguments], swiftSettings: strict),
         .target(name: "MemberLog", dependencies: ["Console", "Threads", logging], swiftSettings: strict),

@@ -29,6 +29,8 @@ package enum Mutant: String, CaseIterable, Sendable {
     case completionByIndexAndTerm = "completion-by-index-and-term"
     /// A read that is asked for again carries the same context as before.
     case contextReused = "context-reused"
+    /// A follower keeps the records of entries that a leader overwrites.
+    case overwrittenRecordsKept = "overwritten-records-kept"
     /// The applied index reaches the disk apart from what was executed.
     case appliedOutsideTransaction = "applied-outside-transaction"
     /// A snapshot comes without the clients' sessions.

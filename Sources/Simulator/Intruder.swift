@@ -68,14 +68,8 @@ struct ForgedFrame {
 
     /// The frame as a member would write it.
     static func encode(_ message: Message, _ entries: [SimulatedEntry]) -> ByteBuffer {
-        var (frame, records) = (ByteBuffer(), ByteBuffer())
-        for entry in entries {
-            let start = records.beginRecord(
-                entry.header.kind, index: entry.header.index, term: entry.header.term,
-                length: entry.payload.readableBytes)
-            records.writeImmutableBuffer(entry.payload)
-            records.sealRecord(at: start)
-        }
+        var frame = ByteBuffer()
+        let records = entries.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1.record) }
         message.writeHead(to: &frame, recordBytes: records.readableBytes)
         frame.writeImmutableBuffer(records)
         return frame

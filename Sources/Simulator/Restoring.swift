@@ -58,7 +58,7 @@ extension Simulation {
         for _ in 0..<300 where given.count < 3 {
             now += 10_000_000
             try perform(try member.tick(now: now, &invariants))
-            guard member.core?.role == .leader else { continue }
+            guard member.role == .leader else { continue }
             var command = ByteBuffer()
             let path = try TreePath("/restored")
             Put(path: path, content: ByteBuffer(string: "\(given.count)")).write(to: &command)

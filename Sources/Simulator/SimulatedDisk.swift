@@ -10,6 +10,27 @@ struct SimulatedEntry {
     /// What the payload of a configuration's entry says.
     var configuration: Configuration?
 
+    init(header: EntryHeader, payload: ByteBuffer, configuration: Configuration? = nil) {
+        (self.header, self.payload, self.configuration) = (header, payload, configuration)
+    }
+
+    init(record: ByteBuffer) throws(ProtocolError) {
+        var record = record
+        let read = try EntryRecord(from: &record, isChecked: true)
+        (header, payload) = (read.header, read.payload)
+        var bytes = payload
+        configuration = header.kind == .configuration ? Configuration(from: &bytes) : nil
+    }
+
+    var record: ByteBuffer {
+        var record = ByteBuffer()
+        let start = record.beginRecord(
+            header.kind, index: header.index, term: header.term, length: payload.readableBytes)
+        record.writeImmutableBuffer(payload)
+        record.sealRecord(at: start)
+        return record
+    }
+
     static func payload(_ configuration: Configuration) -> ByteBuffer {
         var payload = ByteBuffer()
         configuration.write(to: &payload)
@@ -76,10 +97,11 @@ struct SimulatedDisk {
 
     var lastIndex: Index { entries.last?.header.index ?? compactedIndex }
 
-    func term(at index: Index) -> Term? {
-        if index == compactedIndex { return compactedTerm }
+    func term(at index: Index) -> Term? { index == compactedIndex ? compactedTerm : entry(index)?.header.term }
+
+    func entry(_ index: Index) -> SimulatedEntry? {
         guard index > compactedIndex, index <= lastIndex else { return nil }
-        return entries[Int(index - compactedIndex) - 1].header.term
+        return entries[Int(index - compactedIndex) - 1]
     }
 
     mutating func enqueue(_ write: Write, entries: [SimulatedEntry], state: MemoryStore?, commit: Index) {

@@ -1,9 +1,10 @@
+import Driver
 import FileTree
 import NIOCore
 import Raft
 import WireProtocol
 
-/// A member under simulation: the real core and the real tree, and what stands around them in a server, without threads.
+/// A member under simulation: the driver, the core and the tree of a real one, on a disk and a network without threads.
 final class SimulatedMember {
     /// Who waits for a request's answer.
     struct Waiter {
@@ -11,12 +12,26 @@ final class SimulatedMember {
         var request: Int
     }
 
+    struct Read {
+        var waiter: Waiter
+        var query: ByteBuffer
+        var isLease: Bool
+    }
+
+    /// What the state machine is to do next.
+    struct Execution {
+        var range: ClosedRange<Index>
+        /// Nil: as they stand in the log.
+        var records: [ByteBuffer]?
+        var waiters: [Waiter?] = []
+    }
+
     /// What a member wants from the world after a step.
     struct Requests {
         var messages: [Envelope] = []
         /// A write that is on its way to the disk.
         var writes: [UInt64] = []
-        var executions: [ClosedRange<Index>] = []
+        var executions: [Execution] = []
         var entriesToRead: [EntriesRequest] = []
         var snapshots: [PeerID] = []
         var answers: [(waiter: Waiter, answer: Answer)] = []
@@ -30,13 +45,6 @@ final class SimulatedMember {
         var message: Message
         var entries: [SimulatedEntry] = []
         var snapshot: MemoryStore?
-    }
-
-    private struct WaitingRead {
-        var index: Index
-        var waiter: Waiter
-        var query: ByteBuffer
-        var since: Nanoseconds
     }
 
     enum Answer {
@@ -58,26 +66,20 @@ final class SimulatedMember {
     let id: PeerID
     let mutant: Mutant?
     var disk: SimulatedDisk
-    private(set) var core: RaftCore?
+    private var driver: Driver<Waiter, Read>?
+    /// A copy.
+    var core: RaftCore? { driver?.core }
+    var role: Role? { driver.map { $0.core.role } }
+    var term: Term? { driver.map { $0.core.term } }
     private var state: State?
-    /// As the core sees the log: from behind its compacted index.
-    private var log: [SimulatedEntry] = []
-    private var held: [HeldMessage] = []
-    private var completedWrite: UInt64 = 0
-    private var waiters: [Index: Waiter] = [:]
-    private var reads: [UInt64: (waiter: Waiter, query: ByteBuffer, isLease: Bool)] = [:]
-    private var waitingReads: [WaitingRead] = []
-    private var lastContext: UInt64
+    /// Reads that wait until everything up to an index is executed.
+    private var waitingReads: [(index: Index, read: Read)] = []
     private var receivedState: MemoryStore?
     /// Grows with each life of the process: what was meant for an earlier one is lost.
     private(set) var life = 0
     private(set) var executed: Index = 0
-    /// When this leadership began, and the state's log time then.
-    private var leadership: (since: Nanoseconds, logTime: UInt64) = (0, 0)
-    /// By how much this member's wall clock is ahead of its other one.
+    /// By how much this member's wall clock is ahead of its other one, in milliseconds.
     private let wallClockOffset: UInt64
-    /// The index of this leader's command that brings sessions into force.
-    private var raising: Index?
 
     private let limits: Limits
 
@@ -88,15 +90,12 @@ final class SimulatedMember {
         id = PeerID(UInt64(position + 1))
         self.disk = disk
         self.mutant = mutant
-        lastContext = UInt64(position + 1) << 40
     }
 
-    var isRunning: Bool { core != nil }
+    var isRunning: Bool { driver != nil }
     /// What it holds more of than it may, in words.
     var exceededBound: String? {
-        if let exceeded = core?.exceededBound { return exceeded }
-        let held = [("promises", held.count), ("reads", reads.count + waitingReads.count), ("writes", waiters.count)]
-        return held.first { $0.1 > 10_000 }.map { "\($0.1) \($0.0)" }
+        waitingReads.count > 10_000 ? "\(waitingReads.count) reads" : driver?.exceededBound
     }
     var durableIndex: Index { (try? State(disk.state))?.tree.applied.index ?? 0 }
     var digest: StateDigest? { state?.tree.applied.digest }
@@ -112,7 +111,7 @@ final class SimulatedMember {
     func hear(_ goodbye: Goodbye) {
         guard mutant == .goodbyeBelieved, goodbye.code == .recovered else { return }
         hasEnded = true
-        core = nil
+        driver = nil
         state = nil
         life += 1
     }
@@ -120,7 +119,7 @@ final class SimulatedMember {
     /// The disk is wiped, or rotten where it can't be read any more.
     func lose() {
         isLost = true
-        core = nil
+        driver = nil
         state = nil
         life += 1
     }
@@ -144,21 +143,19 @@ final class SimulatedMember {
         let view = LogView(
             compactedIndex: disk.compactedIndex, compactedTerm: disk.compactedTerm, entries: disk.entries.map(\.header),
             configurations: disk.configurations)
-        var core = RaftCore(
+        let core = RaftCore(
             id: id, hardState: disk.hardState, log: view, applied: applied, limits: limits, seed: seed, now: now,
             mutant: mutant)
         invariants.restarted(core, state: applied, disk: disk, member: position)
         self.state = state
         executed = applied
-        log = disk.entries
         life += 1
-        (held, completedWrite, isSwitching) = ([], 0, false)
-        raising = nil
-        lastContext = seed >> 2
-        let output = core.takeOutput()
-        self.core = core
+        isSwitching = false
+        driver = Driver(
+            core, state: state.tree.applied, knownVersion: Applied.clusterVersionMax, context: seed >> 2, mutant: mutant
+        )
         var requests = Requests()
-        try perform(output, &requests, &invariants)
+        try finishStep(&requests, &invariants)
         return requests
     }
 
@@ -166,11 +163,8 @@ final class SimulatedMember {
     func crash(isFull: Bool = false, using generator: inout SeededGenerator) {
         if mutant == .appliedOutsideTransaction, let state, !isSwitching { disk.state = state.tree.tornCommit }
         disk.crash(mutant: mutant, isFull: isFull, using: &generator)
-        core = nil
+        driver = nil
         state = nil
-        log = []
-        waiters = [:]
-        reads = [:]
         waitingReads = []
         receivedState = nil
         life += 1
@@ -185,48 +179,52 @@ final class SimulatedMember {
     func receive(_ envelope: Envelope, now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
         receivedState = envelope.snapshot
         defer { receivedState = nil }
-        return try step(.message(envelope.message), now: now, &invariants) { [self] invariants in
-            guard let first = core?.takeAppended() else { return }
-            try keep(envelope.entries.filter { $0.header.index >= first }, &invariants)
-        }
+        let records = envelope.entries.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1.record) }
+        return try step(.message(envelope.message), records: records, now: now, &invariants)
     }
 
     func saved(_ write: UInt64, now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
         disk.complete(through: write, mutant: mutant)
-        completedWrite = write
+        if isSwitching, write >= switchWrite { isSwitching = false }
         return try step(.saved(write: write), now: now, &invariants)
     }
 
-    func execute(_ range: ClosedRange<Index>, now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
+    func execute(
+        _ execution: Execution, now: Nanoseconds, _ invariants: inout Invariants
+    ) throws -> Requests {
         var requests = Requests()
         guard let state else { return requests }
+        let range = execution.range
         // A snapshot may have taken the place of what was to be executed.
         for index in max(range.lowerBound, executed + 1)..<max(range.upperBound, executed) + 1 {
-            guard let entry = entry(index) else { break }
+            let offset = Int(index - range.lowerBound)
+            let entry = try execution.records.map { try SimulatedEntry(record: $0[offset]) } ?? disk.entry(index)
+            guard let entry else { break }
             var answer = ByteBuffer()
             try state.tree.apply(
                 index: index, term: entry.header.term, kind: entry.header.kind, payload: entry.payload, answer: &answer)
             executed = index
             try invariants.applied(index, state.tree.applied, member: position, now: now)
-            if let waiter = waiters.removeValue(forKey: index) {
+            if !execution.waiters.isEmpty, let waiter = execution.waiters[offset] {
                 requests.answers.append((waiter, .result(answer, index: index, term: entry.header.term)))
             }
         }
-        let more = try step(.applied(executed), now: now, &invariants)
-        requests.merge(more)
+        requests.merge(
+            try step(now: now, &invariants) { driver in
+                driver.executed(state.tree.applied, now: now)
+                // Sessions at once; the digest's other hash when there is something for it.
+                let known: UInt16 = driver.core.applied >= 64 ? Applied.clusterVersionMax : 2
+                for peer in driver.core.configuration.peers { driver.knows(peer, clusterVersion: known) }
+                _ = driver.raiseVersionIfPossible()
+                driver.reclaimIfDue(now: now)
+                driver.propose(now: now, wallTime: wallTime(now))
+            })
         try answerReads(&requests)
-        // Sessions at once; the digest's other hash when there is something for it.
-        let version = state.tree.applied.clusterVersion
-        if let core, core.role == .leader, version < Applied.clusterVersionMax, core.applied >= raising ?? 0,
-            version < 2 || core.applied >= 64
-        {
-            var command = ByteBuffer()
-            RaiseVersion(to: version + 1).write(to: &command)
-            try propose(command, for: nil, now: now, &requests, &invariants)
-            raising = self.core?.log.lastIndex
-        }
         return requests
     }
+
+    /// In nanoseconds since 1970, by a clock that nobody has set.
+    private func wallTime(_ now: Nanoseconds) -> Int64 { Int64(clamping: now + wallClockOffset * 1_000_000) }
 
     func entriesRead(
         _ request: EntriesRequest, now: Nanoseconds, _ invariants: inout Invariants
@@ -236,10 +234,11 @@ final class SimulatedMember {
             lose()
             return Requests()
         }
-        let found = log.filter { $0.header.index >= request.first && $0.header.index <= request.last }
+        let found = disk.entries.filter { $0.header.index >= request.first && $0.header.index <= request.last }
             .prefix(bytesMax: request.bytesMax)
-        return try step(
-            .entriesRead(peer: request.peer, entries: found.map(\.header)), now: now, &invariants)
+        return try step(now: now, &invariants) {
+            $0.entriesRead(for: request.peer, found.map(\.header), found.map(\.record), now: now)
+        }
     }
 
     func snapshotEnded(_ peer: PeerID, installed: Index?, now: Nanoseconds, _ invariants: inout Invariants) throws
@@ -290,7 +289,6 @@ final class SimulatedMember {
                 SnapshotMetadata(
                     index: log.compactedIndex, term: log.compactedTerm,
                     configuration: log.configuration(at: log.compactedIndex)))
-            self.log.removeAll { $0.header.index <= log.compactedIndex }
         }
         return requests
     }
@@ -302,211 +300,157 @@ final class SimulatedMember {
     func write(
         _ command: ByteBuffer, for waiter: Waiter, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
-        var requests = try step(.tick, now: now, &invariants)
+        var requests = Requests()
         guard let core, let state else { return requests }
-        if let refusal = core.proposalRefusal() {
-            switch refusal {
-            case .busy: requests.answers.append((waiter, .refused))
-            case .notLeader(let leader): requests.answers.append((waiter, .notLeader(leader)))
-            }
-        } else if let error = CommandHeader.refusal(of: command, clusterVersion: state.tree.applied.clusterVersion) {
+        let version = state.tree.applied.clusterVersion
+        if core.proposalRefusal() == nil, let error = CommandHeader.refusal(of: command, clusterVersion: version) {
             var answer = ByteBuffer()
             Outcome.failed(error, revision: 0).write(to: &answer)
             requests.answers.append((waiter, .result(answer, index: 0, term: 0)))
-        } else {
-            var command = command
-            if OpenSession.isOne(command), state.tree.applied.clusterVersion >= OpenSession.ownedVersion {
-                command.clear()
-                OpenSession.write(to: &command, owner: SessionOwner(host: 1, connection: UInt64(waiter.client)))
-            }
-            try propose(command, for: waiter, now: now, &requests, &invariants)
+            return requests
         }
-        return requests
+        var command = command
+        if OpenSession.isOne(command), version >= OpenSession.ownedVersion {
+            command.clear()
+            OpenSession.write(to: &command, owner: SessionOwner(host: 1, connection: UInt64(waiter.client)))
+        }
+        return try step(now: now, &invariants) { driver in
+            driver.offer(command, for: waiter, deadline: .max)
+            driver.propose(now: now, wallTime: wallTime(now))
+        }
     }
 
-    private func propose(
-        _ command: ByteBuffer, for waiter: Waiter?, now: Nanoseconds, _ requests: inout Requests,
-        _ invariants: inout Invariants
-    ) throws {
-        guard var core, core.proposalRefusal() == nil else { return }
-        var command = command
-        let logTime =
-            mutant == .logTimeFromWallClock
-            ? now / 1_000_000 + wallClockOffset : leadership.logTime + (now - leadership.since) / 1_000_000
-        CommandHeader.stamp(&command, at: command.readerIndex, logTime: logTime, wallTime: 0)
-        let index = core.log.lastIndex + 1
-        waiters[index] = waiter
-        let size = UInt32(command.readableBytes + 28)
-        core.step(.propose(sizes: [size]), now: now)
-        let header = EntryHeader(index: index, term: core.term, kind: .command, size: size)
-        self.core = core
-        try keep([SimulatedEntry(header: header, payload: command)], &invariants)
-        try finishStep(&requests, &invariants)
-    }
+    /// Their clients wait no longer than that.
+    private static let readMax: Nanoseconds = 5_000_000_000
 
     func read(
         _ query: ByteBuffer, isLease: Bool, for waiter: Waiter, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
-        lastContext += 1
-        let context = mutant == .contextReused ? UInt64(waiter.client) : lastContext
-        reads[context] = (waiter, query, isLease)
-        return try step(isLease ? .leaseRead(context: context) : .readIndex(context: context), now: now, &invariants)
+        let read = Read(waiter: waiter, query: query, isLease: isLease)
+        return try step(now: now, &invariants) { driver in
+            _ = driver.expireReads(now: now)
+            driver.read([(read, now + Self.readMax)], isLease: isLease, now: now)
+        }
     }
 
     // MARK: a step
 
     private func step(
-        _ event: Event, now: Nanoseconds, _ invariants: inout Invariants,
-        then: (inout Invariants) throws -> Void = { _ in }
+        _ event: Event, records: ByteBuffer? = nil, now: Nanoseconds, _ invariants: inout Invariants
+    ) throws -> Requests {
+        try step(now: now, &invariants) { $0.step(event, records: records, now: now) }
+    }
+
+    private func step(
+        now: Nanoseconds, _ invariants: inout Invariants, _ happens: (inout Driver<Waiter, Read>) -> Void
     ) throws -> Requests {
         var requests = Requests()
-        guard core != nil else { return requests }
-        let (role, term, changes) = (core?.role, core?.term, core?.log.configurationChanges)
-        let lastIndex = core?.log.lastIndex ?? 0
-        core?.step(event, now: now)
-        if let core, core.log.lastIndex < lastIndex { requests.branches.append(.truncation) }
-        if let changes, let after = core?.log, after.configurationChanges > changes,
-            after.configurationIndex <= lastIndex,
-            after.lastIndex >= after.configurationIndex, role != .leader, receivedState == nil
-        {
-            requests.branches.append(.configurationUndone)
+        let before = driver.map { driver in
+            (driver.core.role, driver.core.log.configurationChanges, driver.core.log.lastIndex)
         }
-        try then(&invariants)
-        if role != .leader, core?.role == .leader { leadership = (now, state?.tree.applied.logTime ?? 0) }
-        try keepOwnEntries(&invariants)
-        if let core, changes != core.log.configurationChanges, core.configuration.isJoint {
-            requests.branches.append(.joint)
-        }
-        if role == .leader, core?.role != .leader || core?.term != term {
-            for index in waiters.keys.sorted() {
-                if let waiter = waiters[index] { requests.answers.append((waiter, .unknown)) }
-            }
-            waiters = [:]
+        guard let (role, changes, lastIndex) = before else { return requests }
+        driver?.take(happens)
+        driver.map { driver in
+            let core = driver.core
+            if core.log.lastIndex < lastIndex { requests.branches.append(.truncation) }
+            guard core.log.configurationChanges > changes else { return }
+            let isOlder = core.log.configurationIndex <= lastIndex && core.log.lastIndex >= core.log.configurationIndex
+            if isOlder, role != .leader, receivedState == nil { requests.branches.append(.configurationUndone) }
+            if core.configuration.isJoint { requests.branches.append(.joint) }
         }
         try finishStep(&requests, &invariants)
         return requests
     }
 
     private func finishStep(_ requests: inout Requests, _ invariants: inout Invariants) throws {
-        if let core { try invariants.stepped(core, member: position) }
-        if let output = core?.takeOutput() { try perform(output, &requests, &invariants) }
-    }
-
-    private func keepOwnEntries(_ invariants: inout Invariants) throws {
-        guard let core, core.role == .leader else { return }
-        while (log.last?.header.index ?? core.log.compactedIndex) < core.log.lastIndex {
-            let index = (log.last?.header.index ?? core.log.compactedIndex) + 1
-            let configuration = core.log.configurations(in: index..<index + 1).first?.configuration
-            let payload = configuration.map(SimulatedEntry.payload) ?? ByteBuffer()
-            let header = EntryHeader(
-                index: index, term: core.term, kind: configuration == nil ? .noOperation : .configuration,
-                size: UInt32(28 + payload.readableBytes))
-            try keep([SimulatedEntry(header: header, payload: payload, configuration: configuration)], &invariants)
-        }
-    }
-
-    private func keep(_ entries: [SimulatedEntry], _ invariants: inout Invariants) throws {
-        guard let first = entries.first?.header.index, let core else { return }
-        while let last = log.last, last.header.index >= first { log.removeLast() }
-        for entry in entries {
-            let previous = log.last?.header.term ?? core.log.term(at: entry.header.index - 1) ?? 0
-            let old = entry.configuration == nil ? nil : log.last { $0.configuration != nil }?.configuration
-            log.append(entry)
-            try invariants.appended(entry, after: previous, replacing: old)
-        }
-    }
-
-    private func entry(_ index: Index) -> SimulatedEntry? {
-        guard let first = log.first?.header.index, index >= first, index - first < UInt64(log.count) else { return nil }
-        return log[Int(index - first)]
-    }
-
-    private func perform(_ output: Output, _ requests: inout Requests, _ invariants: inout Invariants) throws {
-        if let write = output.write { try hand(write, &requests) }
-        for message in output.messages { send(message, &requests) }
-        held += output.messagesAfterWrite
-        try releaseHeld(&requests, &invariants)
-        if let range = output.apply { requests.executions.append(range) }
-        for state in output.readStates {
-            guard let (waiter, query, isLease) = reads.removeValue(forKey: state.context) else { continue }
-            if isLease { requests.branches.append(state.index == nil ? .leaseRefused : .leaseRead) }
-            if let index = state.index {
-                waitingReads.append(
-                    WaitingRead(index: index, waiter: waiter, query: query, since: core?.now ?? 0))
-            } else {
-                requests.answers.append((waiter, isLease ? .noLease : .refused))
-            }
-        }
+        guard let actions = driver?.takeActions() else { return }
+        try driver.map { try invariants.stepped($0.core, member: position) }
+        for action in actions { try perform(action, &requests, &invariants) }
         try answerReads(&requests)
-        requests.offences += output.offences
-        requests.entriesToRead += output.entriesToRead
-        if !output.entriesToRead.isEmpty { requests.branches.append(.readFromDisk) }
-        requests.snapshots += output.snapshotsToSend
     }
 
-    private func hand(_ write: Write, _ requests: inout Requests) throws {
+    private func perform(
+        _ action: Action<Waiter, Read>, _ requests: inout Requests, _ invariants: inout Invariants
+    ) throws {
+        switch action {
+        case .save(let write, let records):
+            if let core { try save(write, records, core, &requests, &invariants) }
+        case .send(let message, let records):
+            requests.messages.append(
+                Envelope(message: message, entries: try records.map { try SimulatedEntry(record: $0) }))
+        case .promise(let message):
+            if let core { try invariants.promised(message, disk: disk, core: core, member: position) }
+            requests.messages.append(Envelope(message: message))
+        case .execute(let first, let records, let waiters):
+            requests.executions.append(
+                Execution(range: first...first + UInt64(records.count) - 1, records: records, waiters: waiters))
+        case .replay(let range): requests.executions.append(Execution(range: range))
+        case .serve(let reads):
+            for read in reads {
+                if read.isLease { requests.branches.append(.leaseRead) }
+                waitingReads.append((driver?.handedOut ?? 0, read))
+            }
+        case .refuse(let reads, let refusal):
+            for read in reads {
+                if read.isLease { requests.branches.append(.leaseRefused) }
+                requests.answers.append((read.waiter, refusal == .noLease ? .noLease : .refused))
+            }
+        case .decline(let waiters, let refusal):
+            for waiter in waiters {
+                switch refusal {
+                case .busy: requests.answers.append((waiter, .refused))
+                case .notLeader(let leader): requests.answers.append((waiter, .notLeader(leader)))
+                }
+            }
+        case .expire(let waiters): for waiter in waiters { requests.answers.append((waiter, .refused)) }
+        case .abandon(let waiters): for waiter in waiters { requests.answers.append((waiter, .unknown)) }
+        case .readEntries(let request):
+            requests.entriesToRead.append(request)
+            requests.branches.append(.readFromDisk)
+        case .sendSnapshot(let peer): requests.snapshots.append(peer)
+        case .report(let offence): requests.offences.append(offence)
+        }
+    }
+
+    private func save(
+        _ write: Write, _ records: [ByteBuffer], _ core: RaftCore, _ requests: inout Requests,
+        _ invariants: inout Invariants
+    ) throws {
         var write = write
         if mutant == .commitNotSaved { write.hardState.commit = disk.hardState.commit }
         if let snapshot = write.snapshot, let received = receivedState {
             requests.branches.append(write.keepsTail ? .tailKept : .tailDropped)
-            log = write.keepsTail ? log.filter { $0.header.index > snapshot.index } : []
             state = try State(received)
             executed = snapshot.index
             (isSwitching, switchWrite) = (true, write.number)
         }
-        let entries = write.entries.compactMap { entry($0) }
-        precondition(entries.count == write.entries.count, "a write came without its entries")
+        var entries: [SimulatedEntry] = []
+        for record in records {
+            let entry = try SimulatedEntry(record: record)
+            let previous = entries.last?.header.term ?? core.log.term(at: entry.header.index - 1) ?? 0
+            let old = entry.configuration == nil ? nil : core.log.configuration(at: entry.header.index - 1)
+            try invariants.appended(entry, after: previous, replacing: old)
+            entries.append(entry)
+        }
         disk.enqueue(
-            write, entries: entries, state: write.snapshot == nil ? nil : receivedState,
-            commit: core?.commit ?? 0)
+            write, entries: entries, state: write.snapshot == nil ? nil : receivedState, commit: core.commit)
         requests.writes.append(write.number)
-    }
-
-    private func send(_ message: Message, _ requests: inout Requests) {
-        var envelope = Envelope(message: message)
-        if case .append(let append) = message.body { envelope.entries = append.entries.compactMap { entry($0.index) } }
-        requests.messages.append(envelope)
-    }
-
-    private func releaseHeld(_ requests: inout Requests, _ invariants: inout Invariants) throws {
-        if isSwitching, completedWrite >= switchWrite { isSwitching = false }
-        var rest: [HeldMessage] = []
-        for promise in held {
-            guard promise.write <= completedWrite || isReleasedEarly(promise.message) else {
-                rest.append(promise)
-                continue
-            }
-            if let core { try invariants.promised(promise.message, disk: disk, core: core, member: position) }
-            send(promise.message, &requests)
-        }
-        held = rest
-    }
-
-    private func isReleasedEarly(_ message: Message) -> Bool {
-        switch message.body {
-        case .appendResponse(.accepted(let match)) where mutant == .completionByIndexAndTerm:
-            core.map { $0.log.term(at: match) != nil && $0.log.term(at: match) == disk.term(at: match) } ?? false
-        case .appendResponse: mutant == .acknowledgedBeforeSync
-        case .vote, .voteResponse: mutant == .voteNotSaved
-        default: false
-        }
     }
 
     private func answerReads(_ requests: inout Requests) throws {
         guard let state else { return }
-        var rest: [WaitingRead] = []
-        // Their clients wait no longer than that.
-        for read in waitingReads where (core?.now ?? 0) - read.since < 5_000_000_000 {
-            guard read.index <= executed else {
-                rest.append(read)
-                continue
-            }
+        for (index, read) in waitingReads where index <= executed {
             var answer = ByteBuffer()
             try state.tree.answer(read.query, into: &answer)
             requests.answers.append((read.waiter, .result(answer, index: 0, term: 0)))
         }
-        waitingReads = rest
+        waitingReads.removeAll { $0.index <= executed }
     }
+}
+
+extension Driver {
+    /// In place: a driver is large.
+    fileprivate mutating func take(_ event: (inout Driver) -> Void) { event(&self) }
 }
 
 extension SimulatedMember.Requests {

@@ -9,7 +9,7 @@ extension Simulation {
         schedule(.fault(fault), in: random(mean / 4...mean * 2))
     }
 
-    var leader: Int? { members.firstIndex { $0.core?.role == .leader } }
+    var leader: Int? { members.firstIndex { $0.role == .leader } }
 
     func begin(_ fault: Fault) throws {
         let member = Int.random(in: members.indices, using: &generator)
@@ -248,7 +248,7 @@ extension Simulation {
 
     /// Asks a member that believes to lead for some change.
     func changeMembership() throws {
-        let leaders = members.indices.filter { members[$0].core?.role == .leader && pausedUntil[$0] <= time }
+        let leaders = members.indices.filter { members[$0].role == .leader && pausedUntil[$0] <= time }
         guard let leader = leaders.randomElement(using: &generator) else { return }
         try changeMembership(by: leader)
     }

@@ -34,7 +34,7 @@ extension Simulation {
             // The connection is closed, and opened again after a pause.
             disconnect(member, position(of: forged.sender), for: Self.goodbyePause)
         case .message(let envelope):
-            let before = (role: members[member].core?.role, term: members[member].core?.term)
+            let before = (role: members[member].role, term: members[member].term)
             trace(
                 "intruder as \(envelope.message.from) > \(member + 1)  \(envelope.message.term)  "
                     + envelope.message.body.summary)
@@ -337,7 +337,7 @@ extension Simulation {
 
     /// The highest term that is no leap for any member.
     private var highestSaneTerm: Term {
-        let terms = members.filter { !$0.isLost }.map { min($0.core?.term ?? .max, $0.disk.hardState.term) }
+        let terms = members.filter { !$0.isLost }.map { min($0.term ?? .max, $0.disk.hardState.term) }
         return (terms.min() ?? 0) + Self.saneGap
     }
 
@@ -482,8 +482,8 @@ extension Simulation {
 
     /// Of each running member, whether its log is as long as the leader's, and as far committed.
     private var isLevel: [Bool] {
-        let leaders = members.filter { $0.core?.role == .leader }
-        guard let leader = leaders.max(by: { $0.core?.term ?? 0 < $1.core?.term ?? 0 })?.core else { return [false] }
+        let leaders = members.filter { $0.role == .leader }
+        guard let leader = leaders.max(by: { $0.term ?? 0 < $1.term ?? 0 })?.core else { return [false] }
         return members.filter(\.isRunning).map { member in
             (member.core?.commit ?? 0) + 20 >= leader.commit && member.core?.log.lastTerm == leader.log.lastTerm
         }

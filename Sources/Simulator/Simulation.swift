@@ -3,6 +3,7 @@ import HeapModule
 import Histories
 import NIOCore
 import Raft
+import WireProtocol
 
 /// One run of a whole cluster under faults, in one thread and simulated time: everything that happens follows from the
 /// seed.
@@ -56,7 +57,7 @@ package final class Simulation {
         case tick(Int, life: Int)
         case deliver(SimulatedMember.Envelope)
         case saved(Int, life: Int, write: UInt64)
-        case execute(Int, life: Int, ClosedRange<Index>)
+        case execute(Int, life: Int, SimulatedMember.Execution)
         case entriesRead(Int, life: Int, EntriesRequest)
         case snapshotEnded(Int, life: Int, PeerID, installed: Index?)
         case commitState(Int, life: Int)
@@ -148,9 +149,12 @@ package final class Simulation {
         configuration = Configuration(
             clusterID: 1,
             members: (1...founders).map { Member(id: UInt64($0), peer: PeerID(UInt64($0)), address: "\($0)") })
+        let payload = SimulatedEntry.payload(configuration)
         genesis = SimulatedEntry(
-            header: EntryHeader(index: 1, term: 1, kind: .configuration, size: 40),
-            payload: SimulatedEntry.payload(configuration), configuration: configuration)
+            header: EntryHeader(
+                index: 1, term: 1, kind: .configuration,
+                size: UInt32(EntryRecord.headerByteCount + payload.readableBytes)),
+            payload: payload, configuration: configuration)
         invariants = Invariants(members: 0, isIdle: intruder?.kind == .mutating)
         clients = (0..<Self.clientCount).map { _ in SimulatedClient() }
         report = Report(seed: options.seed)
@@ -296,9 +300,9 @@ package final class Simulation {
             }
             syncing[member] = nil
             try perform(member, members[member].saved(write, now: clock(of: member), &invariants))
-        case .execute(let member, let life, let range):
+        case .execute(let member, let life, let execution):
             guard isAlive(member, life) else { return }
-            try perform(member, members[member].execute(range, now: clock(of: member), &invariants))
+            try perform(member, members[member].execute(execution, now: clock(of: member), &invariants))
         case .entriesRead(let member, let life, let request):
             guard isAlive(member, life) else { return }
             try perform(member, members[member].entriesRead(request, now: clock(of: member), &invariants))
@@ -379,7 +383,7 @@ package final class Simulation {
             return
         }
         resending.startOver(member)
-        trace("\(member + 1) starts, term \(members[member].core?.term ?? 0)")
+        trace("\(member + 1) starts, term \(members[member].term ?? 0)")
         let life = members[member].life
         (syncing[member], waitingWrite[member]) = (nil, nil)
         stateFreeAt[member] = time
@@ -395,11 +399,11 @@ package final class Simulation {
             return
         }
         if case .appendResponse(.rejected) = envelope.message.body { resending.startOver(from, to) }
-        let before = (members[to].core?.role, members[to].core?.term)
+        let before = (members[to].role, members[to].term)
         trace("\(from + 1) > \(to + 1)  \(envelope.message.term)  \(envelope.message.body.summary)")
         let requests = try members[to].receive(envelope, now: clock(of: to), &invariants)
         try noteRole(of: to, before)
-        if case .timeoutNow = envelope.message.body, members[to].core?.role == .candidate { note(.handedOver) }
+        if case .timeoutNow = envelope.message.body, members[to].role == .candidate { note(.handedOver) }
         if case .installSnapshot(let snapshot) = envelope.message.body, members[from].isRunning {
             report.snapshots += 1
             resending.startOver(from, to)
@@ -411,7 +415,7 @@ package final class Simulation {
     }
 
     func noteRole(of member: Int, _ before: (role: Role?, term: Term?)) throws {
-        guard let core = members[member].core, before.role != core.role || before.term != core.term else { return }
+        guard before != (members[member].role, members[member].term), let core = members[member].core else { return }
         trace("\(member + 1) is \(core.role.rawValue) in term \(core.term)")
         guard core.role == .leader, before.role != .leader else { return }
         report.elections += 1
@@ -602,8 +606,8 @@ package final class Simulation {
 
     /// The members of the newest leader's configuration that can take part.
     private var present: [SimulatedMember] {
-        let leaders = members.filter { $0.core?.role == .leader }
-        guard let configuration = leaders.max(by: { $0.core?.term ?? 0 < $1.core?.term ?? 0 })?.core?.configuration
+        let leaders = members.filter { $0.role == .leader }
+        guard let configuration = leaders.max(by: { $0.term ?? 0 < $1.term ?? 0 })?.core?.configuration
         else {
             return []
         }

@@ -28,7 +28,7 @@ struct SimulatorTests {
         switch mutant {
         case .oldTermCommitted, .contextReused: (5, 5000)
         case .leaseKeptAfterPause: (3, 4000)
-        case .conflictingTailKept: (3, 1000)
+        case .conflictingTailKept: (3, 5000)
         case .completionByIndexAndTerm: (5, 2000)
         case .changeBeforeNoOperation: (4, 200)
         case .configurationNotUndone, .appliedBeforeSync: (3, 400)

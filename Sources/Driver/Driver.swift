@@ -1,0 +1,331 @@
+import FileTree
+import NIOCore
+import Raft
+import WireProtocol
+
+/// What stands between the core and the outside, and needs no thread, socket or disk: the records of recent entries, promises
+/// that wait for their writes, commands and reads on their way, and what a leader proposes of its own. Events in, actions out.
+///
+/// A member runs its actions on threads and sockets, the simulator on simulated ones: what a seed finds, it finds in the code
+/// that runs in production. `Waiter` is who waits for a command's answer, `Read` is a read and who waits for it.
+package struct Driver<Waiter, Read> {
+    package private(set) var core: RaftCore
+    /// The state machine, as it was last told.
+    package private(set) var state: Applied
+    /// The last index that was handed out to be executed.
+    package private(set) var handedOut: Index
+
+    private let mutant: Mutant?
+    private var window: EntryWindow
+    /// Records that were read from the log, while the message with their entries is made.
+    private var fetched: (first: Index, records: [ByteBuffer]) = (0, [])
+    private var promises = Promises()
+    private var clock = LogClock()
+    private var proposals = Proposals<Waiter>()
+    private var reads: Reads<Read>
+    private var reclaiming = ReclaimSteps()
+    private var version: ClusterVersion
+    private var early: EarlyPromises?
+    private var actions: [Action<Waiter, Read>] = []
+
+    /// - Parameters:
+    ///   - core: as it was made from what the disk holds; none of its output was taken.
+    ///   - state: the state machine, as the disk holds it.
+    ///   - knownVersion: the newest cluster version that this program knows.
+    ///   - context: where the contexts of reads begin: another number in each life of the process.
+    package init(
+        _ core: RaftCore, state: Applied, knownVersion: UInt16, context: UInt64, mutant: Mutant? = nil
+    ) {
+        self.core = core
+        self.state = state
+        self.mutant = mutant
+        handedOut = core.applied
+        window = EntryWindow(behind: core.log.lastIndex)
+        reads = Reads(context: context)
+        version = ClusterVersion(own: knownVersion)
+        early = EarlyPromises(mutant)
+    }
+
+    // MARK: events
+
+    /// Takes in an event. What it leads to is told by `takeActions`.
+    ///
+    /// - Parameters:
+    ///   - records: of the entries that an append message brings, one behind the other.
+    ///   - now: nanoseconds of a clock that never goes back.
+    package mutating func step(_ event: Event, records: ByteBuffer? = nil, now: Nanoseconds) {
+        if mustActBefore(event) { collect() }
+        let (role, term, leader) = (core.role, core.term, core.leader)
+        core.step(event, now: now)
+        switch event {
+        case .message(let message):
+            switch message.body {
+            case .append(let append):
+                if let records, let first = core.takeAppended() {
+                    window.take(append.entries, from: first, in: records, mutant: mutant)
+                }
+            // The window begins anew before anything is appended behind the snapshot.
+            case .installSnapshot: collect()
+            default: break
+            }
+        case .saved(let write):
+            promises.completed(write)
+            early?.completed(write)
+            releasePromises()
+        case .stateReplaced(let index): handedOut = index
+        default: break
+        }
+        if core.role == .leader { window.keepOwnEntries(of: core.log, term: core.term) }
+        if (role, term, leader) != (core.role, core.term, core.leader) { roleChanged(from: role, term) }
+    }
+
+    /// What was wanted before belongs to the log as it was: a newer leader's message may change it, and so may a snapshot.
+    private func mustActBefore(_ event: Event) -> Bool {
+        switch event {
+        case .message(let message):
+            if case .installSnapshot = message.body { return true }
+            return message.term > core.term
+        case .stateReplaced: return true
+        default: return false
+        }
+    }
+
+    private mutating func roleChanged(from role: Role, _ term: Term) {
+        if role == .leader, core.role != .leader || core.term != term {
+            let waiters = proposals.abandon()
+            if !waiters.isEmpty { actions.append(.abandon(waiters)) }
+        }
+        reclaiming = ReclaimSteps()
+        version.raising = nil
+        if core.role == .leader, role != .leader { clock.begin(at: core.now, from: state.logTime) }
+    }
+
+    /// The state machine has executed what was handed out.
+    package mutating func executed(_ applied: Applied, now: Nanoseconds) {
+        state = applied
+        step(.applied(applied.index), now: now)
+    }
+
+    /// The answer to `readEntries`: entries of the log from its first index on, and their records.
+    package mutating func entriesRead(
+        for peer: PeerID, _ entries: [EntryHeader], _ records: [ByteBuffer], now: Nanoseconds
+    ) {
+        collect()
+        if let first = entries.first?.index { fetched = (first, records) }
+        step(.entriesRead(peer: peer, entries: entries), now: now)
+        collect()
+        fetched = (0, [])
+    }
+
+    // MARK: writes
+
+    /// Whether commands of clients are on their way.
+    package var isProposing: Bool { !proposals.isEmpty }
+
+    /// Takes a command, to be proposed with others.
+    ///
+    /// - Parameter deadline: when nobody waits any more, in nanoseconds.
+    package mutating func offer(_ command: ByteBuffer, for waiter: Waiter, deadline: Nanoseconds) {
+        proposals.offer(.init(command: command, proposer: .waiter(waiter), deadline: deadline))
+    }
+
+    /// Proposes all that was offered, together.
+    ///
+    /// - Parameter wallTime: nanoseconds since 1970, which files get for their modification times.
+    package mutating func propose(now: Nanoseconds, wallTime: Int64) {
+        guard !proposals.offers.isEmpty else { return }
+        // One time for the question and the proposal: in between, a leader could find that it leads no more.
+        step(.tick, now: now)
+        var offers = proposals.takeOffers()
+        if let refusal = core.proposalRefusal() { return decline(offers, refusal) }
+        let late = offers.filter { $0.deadline < now }
+        if !late.isEmpty {
+            offers.removeAll { $0.deadline < now }
+            actions.append(.expire(late.compactMap(\.waiter)))
+        }
+        let first = core.log.lastIndex + 1
+        let logTime =
+            mutant == .logTimeFromWallClock ? UInt64(max(0, wallTime)) / 1_000_000 : clock.logTime(at: now)
+        let sizes = window.append(offers.map(\.command), from: first, term: core.term) { record, command in
+            CommandHeader.stamp(&record, at: command, logTime: logTime, wallTime: wallTime)
+        }
+        for (offset, offer) in offers.enumerated() {
+            let index = first + UInt64(offset)
+            switch offer.proposer {
+            case .waiter(let waiter): proposals.proposed(waiter, at: index)
+            case .reclaiming: reclaiming.index = index
+            case .raising: version.raising = index
+            }
+        }
+        step(.propose(sizes: sizes), now: now)
+    }
+
+    private mutating func decline(_ offers: [Proposals<Waiter>.Offer], _ refusal: ProposalRefusal) {
+        let waiters = offers.compactMap(\.waiter)
+        if !waiters.isEmpty { actions.append(.decline(waiters, refusal)) }
+        if waiters.count < offers.count { (reclaiming, version.raising) = (ReclaimSteps(), nil) }
+    }
+
+    /// Whoever offered a command that was not proposed; they are forgotten.
+    package mutating func withdraw() -> [Waiter] { proposals.takeOffers().compactMap(\.waiter) }
+
+    /// Whoever waits for a command that was proposed; they are forgotten.
+    package mutating func abandon() -> [Waiter] { proposals.abandon() }
+
+    // MARK: what a leader proposes of its own
+
+    /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between. To be called
+    /// often.
+    package mutating func reclaimIfDue(now: Nanoseconds) {
+        guard core.role == .leader, reclaiming.isDue(state.orphans > 0, applied: core.applied, now: now) else { return }
+        var command = ByteBuffer()
+        Reclaim().write(to: &command)
+        proposals.offer(.init(command: command, proposer: .reclaiming, deadline: .max))
+    }
+
+    /// What the program of a peer that is connected knows; nil when it is connected no more.
+    package mutating func knows(_ peer: PeerID, clusterVersion: UInt16?) { version.knows(peer, clusterVersion) }
+
+    /// Whether what is not supported now may be in a moment: a newer version is on its way, or a new leader has yet to hear what
+    /// its peers know.
+    package var mayRaiseVersion: Bool {
+        guard core.role == .leader, version.own > state.clusterVersion else { return false }
+        return core.applied < version.raising ?? 0 || core.now - clock.since < core.limits.electionTimeout
+    }
+
+    /// Brings the newest cluster version into force that every member knows.
+    ///
+    /// - Returns: that version, if there is anything to raise.
+    package mutating func raiseVersionIfPossible() -> UInt16? {
+        guard core.role == .leader, core.applied >= version.raising ?? 0,
+            core.log.configurationIndex <= core.commit,
+            let next = version.next(inForce: state.clusterVersion, core.configuration, self: core.id)
+        else { return nil }
+        version.raising = .max
+        var command = ByteBuffer()
+        RaiseVersion(to: next).write(to: &command)
+        proposals.offer(.init(command: command, proposer: .raising, deadline: .max))
+        return next
+    }
+
+    // MARK: reads
+
+    /// Asks the core what these reads may not miss: all that was acknowledged before now.
+    ///
+    /// - Parameter deadline: of each, when nobody waits any more, in nanoseconds.
+    package mutating func read(
+        _ reads: [(read: Read, deadline: Nanoseconds)], isLease: Bool, now: Nanoseconds
+    ) {
+        let context = self.reads.ask(.init(reads: reads, isLease: isLease, askedAt: now), mutant: mutant)
+        step(isLease ? .leaseRead(context: context) : .readIndex(context: context), now: now)
+    }
+
+    /// Whether what was handed out is no older than `age`, by what is known; any age will do where it is 0.
+    package func isFresh(_ age: Nanoseconds, now: Nanoseconds) -> Bool {
+        reads.isFresh(age, now: now, handedOut: handedOut)
+    }
+
+    /// Takes out the reads whose clients wait no longer.
+    package mutating func expireReads(now: Nanoseconds) -> [Read] { reads.expire(now: now) }
+
+    // MARK: actions
+
+    /// What is to be done for all that came since the last time, in this order.
+    package mutating func takeActions() -> [Action<Waiter, Read>] {
+        collect()
+        defer { actions = [] }
+        return actions
+    }
+
+    private mutating func collect() {
+        let output = core.takeOutput()
+        if let write = output.write { save(write) }
+        for message in output.messages { actions.append(.send(message, records: records(of: message))) }
+        promises.hold(output.messagesAfterWrite)
+        releasePromises()
+        if let range = output.apply { handOut(range) }
+        for state in output.readStates {
+            switch reads.resolve(state, handedOut: handedOut) {
+            case .serve(let reads): actions.append(.serve(reads))
+            case .refuse(let reads, let refusal): actions.append(.refuse(reads, refusal))
+            case .waits: break
+            }
+        }
+        for request in output.entriesToRead { actions.append(.readEntries(request)) }
+        for peer in output.snapshotsToSend { actions.append(.sendSnapshot(peer)) }
+        for offence in output.offences { actions.append(.report(offence)) }
+        window.forget(before: core.log.windowFirst)
+        checkInvariants()
+    }
+
+    private mutating func save(_ write: Write) {
+        if let snapshot = write.snapshot {
+            window.begin(behind: snapshot.index, keepsTail: write.keepsTail)
+            handedOut = max(handedOut, snapshot.index)
+        }
+        early?.handedOut(write, core.log)
+        actions.append(.save(write, records: window.records(in: write.entries)))
+        if write.snapshot != nil { serveReads() }
+    }
+
+    private func records(of message: Message) -> [ByteBuffer] {
+        guard case .append(let append) = message.body, let first = append.entries.first?.index else { return [] }
+        let range = first..<first + UInt64(append.entries.count)
+        if first >= window.first { return window.records(in: range) }
+        let start = Int(first - fetched.first)
+        return Array(fetched.records[start..<start + append.entries.count])
+    }
+
+    private mutating func releasePromises() {
+        for message in promises.release() { actions.append(.promise(message)) }
+        guard let early else { return }
+        for message in promises.release(where: { early.releases($0, core.log) }) { actions.append(.promise(message)) }
+    }
+
+    private mutating func handOut(_ range: ClosedRange<Index>) {
+        handedOut = range.upperBound
+        let inMemory = max(range.lowerBound, window.first)
+        if range.lowerBound < inMemory {
+            actions.append(.replay(range.lowerBound...min(inMemory - 1, range.upperBound)))
+        }
+        if inMemory <= range.upperBound {
+            let entries = inMemory..<range.upperBound + 1
+            actions.append(
+                .execute(
+                    first: inMemory, records: window.records(in: entries), waiters: proposals.takeWaiters(entries)))
+        }
+        serveReads()
+    }
+
+    private mutating func serveReads() {
+        let ready = reads.handedOut(handedOut)
+        if !ready.isEmpty { actions.append(.serve(ready)) }
+    }
+
+    // MARK: invariants
+
+    /// What it holds more of than it may, in words: bounds far above what a sound cluster makes it hold.
+    package var exceededBound: String? {
+        if let exceeded = core.exceededBound { return exceeded }
+        let held = [("promises", promises.count), ("reads", reads.count), ("writes", proposals.count)]
+        return held.first { $0.1 > 10_000 }.map { "\($0.1) \($0.0)" }
+    }
+
+    /// Stands after each output was taken, in release builds as well.
+    private func checkInvariants() {
+        precondition(
+            window.end == core.log.lastIndex + 1,
+            "the window ends before \(window.end), and the log with \(core.log.lastIndex): what is written would be another entry"
+        )
+        precondition(
+            handedOut <= core.commit && core.applied <= handedOut,
+            "executed to \(core.applied), handed out to \(handedOut), committed to \(core.commit): what was never decided is executed"
+        )
+    }
+}
+
+extension Proposals.Offer {
+    var waiter: Waiter? {
+        if case .waiter(let waiter) = proposer { waiter } else { nil }
+    }
+}

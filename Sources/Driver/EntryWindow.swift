@@ -1,0 +1,122 @@
+import DequeModule
+import NIOCore
+import Raft
+import WireProtocol
+
+/// The records of the log's last entries, as they travel and as they lie on the disk: from where the core's own window of
+/// headers begins to where the log ends.
+package struct EntryWindow {
+    private var records: Deque<ByteBuffer> = []
+    /// Of the first entry whose record is here, or would be.
+    package private(set) var first: Index
+
+    /// An empty one behind `index`.
+    package init(behind index: Index) { first = index + 1 }
+
+    /// Behind the last entry.
+    package var end: Index { first + UInt64(records.count) }
+    package var isEmpty: Bool { records.isEmpty }
+
+    /// - Precondition: all of them are here.
+    package func records(in range: Range<Index>) -> [ByteBuffer] {
+        guard !range.isEmpty else { return [] }
+        precondition(
+            range.lowerBound >= first && range.upperBound <= end,
+            "records \(range) are not in the window, \(first)..<\(end): what would be sent or written is another entry's"
+        )
+        return Array(records[Int(range.lowerBound - first)..<Int(range.upperBound - first)])
+    }
+
+    package mutating func append(_ record: ByteBuffer) { records.append(record) }
+
+    /// Takes the place of all from `index` on by those of `entries` that do not come before it, whose records follow each
+    /// other in `bytes`.
+    package mutating func take(
+        _ entries: [EntryHeader], from index: Index, in bytes: ByteBuffer, mutant: Mutant? = nil
+    ) {
+        let old = mutant == .overwrittenRecordsKept ? self : nil
+        truncate(from: index)
+        // A copy, of which each record is a slice: one of what was received would keep the whole buffer of the socket alive.
+        var bytes = ByteBuffer(buffer: bytes)
+        for entry in entries {
+            guard let record = bytes.readSlice(length: Int(entry.size)) else { return }
+            guard entry.index >= index else { continue }
+            let kept = old.flatMap { entry.index < $0.end ? $0.records(in: entry.index..<entry.index + 1).first : nil }
+            records.append(kept ?? record)
+        }
+    }
+
+    package mutating func truncate(from index: Index) {
+        while end > index, !records.isEmpty { records.removeLast() }
+        if records.isEmpty { first = index }
+    }
+
+    /// Makes the records of the entries that a leader's core appends of its own, up to the log's end: the one that its term
+    /// begins with, and configurations.
+    package mutating func keepOwnEntries(of log: LogView, term: Term) {
+        if records.isEmpty { first = log.windowFirst }
+        while end <= log.lastIndex {
+            let configuration = log.configurations(in: end..<end + 1).first?.configuration
+            var payload = ByteBuffer()
+            configuration?.write(to: &payload)
+            var record = ByteBuffer()
+            let start = record.beginRecord(
+                configuration == nil ? .noOperation : .configuration, index: end, term: term,
+                length: payload.readableBytes)
+            record.writeImmutableBuffer(payload)
+            record.sealRecord(at: start)
+            records.append(record)
+        }
+    }
+
+    /// Records share buffers of at most so many bytes, unless one is longer, and are freed together: the last one that stays
+    /// keeps the buffer.
+    private static let sharedBytesMax = 256 << 10
+
+    /// Makes the records of new commands, which become the last.
+    ///
+    /// - Returns: the sizes of the records.
+    package mutating func append(
+        _ commands: [ByteBuffer], from index: Index, term: Term, stamp: (inout ByteBuffer, Int) -> Void
+    ) -> [UInt32] {
+        if records.isEmpty { first = index }
+        let sizes = commands.map { EntryRecord.headerByteCount + $0.readableBytes }
+        var next = 0
+        while next < commands.count {
+            let begin = next
+            var bytes = 0
+            while next < commands.count, next == begin || bytes + sizes[next] <= Self.sharedBytesMax {
+                bytes += sizes[next]
+                next += 1
+            }
+            var shared = ByteBufferAllocator().buffer(capacity: bytes)
+            for offset in begin..<next {
+                let start = shared.beginRecord(
+                    .command, index: index + UInt64(offset), term: term, length: commands[offset].readableBytes)
+                let command = shared.writerIndex
+                shared.writeImmutableBuffer(commands[offset])
+                stamp(&shared, command)
+                shared.sealRecord(at: start)
+            }
+            for size in sizes[begin..<next] {
+                if let record = shared.readSlice(length: size) { records.append(record) }
+            }
+        }
+        return sizes.map { UInt32($0) }
+    }
+
+    /// Forgets what comes before `index`, where the core's window begins.
+    package mutating func forget(before index: Index) {
+        while first < index, !records.isEmpty {
+            records.removeFirst()
+            first += 1
+        }
+        if records.isEmpty { first = index }
+    }
+
+    /// A snapshot took the place of all through `index`; what follows it stays if `keepsTail`.
+    package mutating func begin(behind index: Index, keepsTail: Bool) {
+        if !keepsTail { records.removeAll() }
+        forget(before: index + 1)
+    }
+}
