@@ -158,6 +158,9 @@ let package = Package(
         .target(name: "CBadDisk", path: "Tests/CBadDisk", linkerSettings: [.linkedLibrary("dl")]),
 
         .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
+        .testTarget(
+            name: "DriverTests", dependencies: ["Driver", "FileTree", "WireProtocol", "Raft", nioCore],
+            swiftSettings: strict),
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "XXHash", "Raft", nioCore], swiftSettings: strict),

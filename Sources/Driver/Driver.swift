@@ -46,6 +46,9 @@ package struct Driver<Waiter, Read> {
         early = EarlyPromises(mutant)
     }
 
+    /// The last write of the log that is on the disk.
+    package var completedWrite: UInt64 { promises.completedWrite }
+
     // MARK: events
 
     /// Takes in an event. What it leads to is told by `takeActions`.
@@ -153,7 +156,7 @@ package struct Driver<Waiter, Read> {
             let index = first + UInt64(offset)
             switch offer.proposer {
             case .waiter(let waiter): proposals.proposed(waiter, at: index)
-            case .reclaiming: reclaiming.index = index
+            case .reclaiming: reclaiming.index = mutant == .reclaimingNotRepeated ? .max : index
             case .raising: version.raising = index
             }
         }

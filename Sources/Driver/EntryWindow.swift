@@ -41,7 +41,10 @@ package struct EntryWindow {
         for entry in entries {
             guard let record = bytes.readSlice(length: Int(entry.size)) else { return }
             guard entry.index >= index else { continue }
-            let kept = old.flatMap { entry.index < $0.end ? $0.records(in: entry.index..<entry.index + 1).first : nil }
+            let kept = old.flatMap { old in
+                (old.first..<old.end).contains(entry.index)
+                    ? old.records(in: entry.index..<entry.index + 1).first : nil
+            }
             records.append(kept ?? record)
         }
     }

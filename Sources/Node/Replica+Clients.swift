@@ -64,7 +64,7 @@ extension Replica {
             } else if let error = CommandHeader.refusal(
                 of: frame.body, clusterVersion: lastReport.applied.clusterVersion)
             {
-                if error == .unsupported, mayRaiseVersion {
+                if error == .unsupported, driver.mayRaiseVersion {
                     refuse(waiter, .busy)
                 } else {
                     answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }
@@ -76,7 +76,7 @@ extension Replica {
             } else if space.isLow, CommandHeader.needsSpace(frame.body) {
                 refuse(waiter, .diskFull)
             } else {
-                newWrites.append((waiter, owned(frame.body, connection), deadline))
+                driver.offer(owned(frame.body, connection), for: waiter, deadline: deadline)
             }
         case .read: queue(.linearizable)
         case .leaseRead: queue(.lease)
@@ -167,7 +167,7 @@ extension Replica {
         guard let (deadline, settled) = draining else { return }
         let hasSuccessor = !core.configuration.otherVoters(than: core.id).isEmpty
         if core.role == .leader, hasSuccessor, core.transferTarget == nil { step(.transferLeadership(to: nil)) }
-        let isIdle = proposed.isEmpty && newWrites.isEmpty && lastReport.applied.index >= dispatched
+        let isIdle = !driver.isProposing && lastReport.applied.index >= driver.handedOut
         let isOver = isIdle && (core.role != .leader || !hasSuccessor)
         let now = Clock.now
         if isOver, farewellEnd == nil { farewellEnd = min(deadline, now + (connections.isEmpty ? 0 : Self.farewell)) }
@@ -294,82 +294,6 @@ extension Replica {
         if dirty.last !== connection { dirty.append(connection) }
     }
 
-    // MARK: writes
-
-    func proposeNewWrites() {
-        guard !newWrites.isEmpty else { return }
-        // One time for the question and the proposal: in between, a leader could find that it leads no more.
-        let now = Clock.now
-        step(.tick, now: now)
-        var writes = newWrites
-        newWrites = []
-        if let refusal = core.proposalRefusal() {
-            let code: Refusal.Code =
-                switch refusal {
-                case .busy: .busy
-                case .notLeader(let leader): leader == nil ? .noLeader : .notLeader
-                }
-            for write in writes { refuse(write.waiter, code) }
-            if writes.contains(where: \.waiter.isMember) { (reclaiming, raising) = (ReclaimSteps(), nil) }
-            return
-        }
-        writes.removeAll { write in
-            guard write.deadline < now else { return false }
-            refuse(write.waiter, .deadlinePassed)
-            return true
-        }
-        let first = core.log.lastIndex + 1
-        let sizes = makeRecords(of: writes.map(\.command), from: first, now: now)
-        for (offset, write) in writes.enumerated() {
-            let index = first + UInt64(offset)
-            switch (write.waiter.isMember, write.waiter.requestID) {
-            case (false, _): proposed.append((index, write.waiter))
-            case (true, Waiter.version.requestID): raising = index
-            case (true, _): reclaiming.index = index
-            }
-        }
-        step(.propose(sizes: sizes), now: now)
-    }
-
-    /// Records share buffers of at most so many bytes, unless one is longer, and are freed together: the last one that stays
-    /// keeps the buffer.
-    private static let sharedBytesMax = 256 << 10
-
-    /// Makes the commands' records the window's last, and answers with their sizes.
-    private func makeRecords(of commands: [ByteBuffer], from first: Index, now: Nanoseconds) -> [UInt32] {
-        let logTime = min(leadership.logTime + (now - leadership.since) / 1_000_000, CommandHeader.logTimeMax)
-        let wallTime = Clock.wall
-        if window.isEmpty { windowFirst = first }
-        let sizes = commands.map { EntryRecord.headerByteCount + $0.readableBytes }
-        var next = 0
-        while next < commands.count {
-            let begin = next
-            var bytes = 0
-            while next < commands.count, next == begin || bytes + sizes[next] <= Self.sharedBytesMax {
-                bytes += sizes[next]
-                next += 1
-            }
-            var records = ByteBufferAllocator().buffer(capacity: bytes)
-            for offset in begin..<next {
-                let start = records.beginRecord(
-                    .command, index: first + UInt64(offset), term: core.term, length: commands[offset].readableBytes)
-                let command = records.writerIndex
-                records.writeImmutableBuffer(commands[offset])
-                CommandHeader.stamp(&records, at: command, logTime: logTime, wallTime: wallTime)
-                records.sealRecord(at: start)
-            }
-            for size in sizes[begin..<next] {
-                if let record = records.readSlice(length: size) { window.append(record) }
-            }
-        }
-        return sizes.map { UInt32($0) }
-    }
-
-    func abandonProposals(with code: Refusal.Code) {
-        for (_, waiter) in proposed { refuse(waiter, code) }
-        proposed.removeAll()
-    }
-
     // MARK: reads
 
     /// Takes up reads of a connection as far as its answers go out: a client that asks faster than it takes its answers
@@ -455,7 +379,7 @@ extension Replica {
         for read in asked {
             switch read.kind {
             case .lease: leases.append(read)
-            case .stale(let age) where isFresh(age, now): serve(read)
+            case .stale(let age) where driver.isFresh(Nanoseconds(age) * 1_000_000, now: now): serve(read)
             case .settled: serve(read)
             case .linearizable, .snapshot, .stale: reads.append(read)
             case .piece(let number): readBackup(number, for: read.waiter)
@@ -463,40 +387,16 @@ extension Replica {
         }
         if !leases.isEmpty {
             if core.role == .leader {
-                ask(leases, now) { .leaseRead(context: $0) }
+                ask(leases, isLease: true, now)
             } else {
                 for read in leases { refuse(read.waiter, core.leader == nil ? .noLeader : .notLeader) }
             }
         }
-        if !reads.isEmpty { ask(reads, now) { .readIndex(context: $0) } }
+        if !reads.isEmpty { ask(reads, isLease: false, now) }
     }
 
-    private func ask(_ reads: [PendingRead], _ now: Nanoseconds, _ event: (UInt64) -> Event) {
-        lastContext += 1
-        readsByContext[lastContext] = ReadBatch(reads: reads, askedAt: now)
-        step(event(lastContext), now: now)
-    }
-
-    /// Whether what this member has is no older than so many milliseconds, or any age will do (0). If not, asking for a
-    /// read index makes it so.
-    private func isFresh(_ age: UInt32, _ now: Nanoseconds) -> Bool {
-        age == 0
-            || fresh.map { now - min(now, $0.askedAt) <= UInt64(age) * 1_000_000 && $0.index <= dispatched } ?? false
-    }
-
-    func resolve(_ state: ReadState) {
-        guard let batch = readsByContext.removeValue(forKey: state.context) else { return }
-        let reads = batch.reads
-        guard let index = state.index else {
-            for read in reads { refuse(read.waiter, read.kind == .lease ? .noLease : .noLeader) }
-            return
-        }
-        if batch.askedAt > fresh?.askedAt ?? 0 { fresh = (index, batch.askedAt) }
-        if index <= dispatched {
-            for read in reads { serve(read) }
-        } else {
-            readsWaitingToApply.append((index, reads))
-        }
+    private func ask(_ reads: [PendingRead], isLease: Bool, _ now: Nanoseconds) {
+        drive { $0.read(reads.map { ($0, $0.deadline) }, isLease: isLease, now: now) }
     }
 
     /// Everything that the read may not miss is with the state thread.
@@ -509,7 +409,7 @@ extension Replica {
             // One at a time: who holds many would keep the others waiting.
             refuse(read.waiter, .busy)
         } else if read.kind == .snapshot {
-            backupWaiters.append((dispatched, read.waiter, read.deadline))
+            backupWaiters.append((driver.handedOut, read.waiter, read.deadline))
         } else {
             servedReads.append(
                 StateThread.Read(
@@ -531,17 +431,6 @@ extension Replica {
 
     /// Refuses reads whose clients wait no longer.
     func expireReads() {
-        guard !readsByContext.isEmpty || !readsWaitingToApply.isEmpty else { return }
-        let now = Clock.now
-        let isOver: (PendingRead) -> Bool = { [self] read in
-            guard read.deadline < now else { return false }
-            refuse(read.waiter, .deadlinePassed)
-            return true
-        }
-        for context in readsByContext.keys.sorted() {
-            readsByContext[context]?.reads.removeAll(where: isOver)
-            if readsByContext[context]?.reads.isEmpty == true { readsByContext[context] = nil }
-        }
-        for position in readsWaitingToApply.indices { readsWaitingToApply[position].reads.removeAll(where: isOver) }
+        for read in driver.expireReads(now: Clock.now) { refuse(read.waiter, .deadlinePassed) }
     }
 }

@@ -284,35 +284,16 @@ extension Replica {
 
     private func stopLinks(to peer: PeerID) {
         for link in (links.removeValue(forKey: peer) ?? [:]).values { link.stop() }
-        knownVersions[peer] = nil
+        driver.knows(peer, clusterVersion: nil)
         refusals.forget(peer)
     }
 
     // MARK: the cluster version
 
-    /// Whether what is not supported now may be in a moment: a newer version is on its way, or a new leader has yet to hear
-    /// what its peers know.
-    var mayRaiseVersion: Bool {
-        guard core.role == .leader, knownVersion > lastReport.applied.clusterVersion else { return false }
-        return core.applied < raising ?? 0 || core.now - leadership.since < core.limits.electionTimeout
-    }
-
-    /// Brings the newest version into force that every member knows. A leader's proposal of its own.
+    /// Brings the newest version into force that every member knows.
     func raiseVersionIfPossible() {
         let inForce = lastReport.applied.clusterVersion
-        guard core.role == .leader, damage == nil, core.applied >= raising ?? 0,
-            core.log.configurationIndex <= core.commit
-        else {
-            return
-        }
-        let known = core.configuration.members.map { member in
-            member.peer.rawValue == identity.incarnation ? knownVersion : knownVersions[member.peer] ?? 0
-        }
-        guard let version = known.min(), version > inForce else { return }
-        raising = .max
-        var command = ByteBuffer()
-        RaiseVersion(to: version).write(to: &command)
-        newWrites.append((.version, command, .max))
+        guard damage == nil, let version = driver.raiseVersionIfPossible() else { return }
         logger.info("cluster version", metadata: ["from": "\(inForce)", "to": "\(version)"])
         scheduleTurn()
     }

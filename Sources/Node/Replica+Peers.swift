@@ -59,8 +59,9 @@ extension Replica {
         }
         refusals.welcomed(member.peer)
         if disowned?.by == member.peer { disowned = nil }
-        knownVersions[member.peer] = UInt16(max(1, welcome.knownVersion))
-        if knownVersions[member.peer] ?? 0 < lastReport.applied.clusterVersion {
+        let knownVersion = UInt16(max(1, welcome.knownVersion))
+        driver.knows(member.peer, clusterVersion: knownVersion)
+        if knownVersion < lastReport.applied.clusterVersion {
             logger.error(
                 "peer runs a program that does not know the cluster's version; start a newer one",
                 metadata: ["peer": "\(member.id)", "version": "\(lastReport.applied.clusterVersion)"])
@@ -92,7 +93,7 @@ extension Replica {
         guard !isStopped else { return }
         if let goodbye, goodbye.code == .unknownIncarnation { isDisowned(by: member, goodbye.reason) }
         // Who comes back may run another program.
-        if wasReady { knownVersions[member.peer] = nil }
+        if wasReady { driver.knows(member.peer, clusterVersion: nil) }
         if wasReady, lane == .control {
             logger.info("peer disconnected", metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
         }
@@ -102,13 +103,12 @@ extension Replica {
     }
 
     /// Sends by the lane that fits; without a connection the message is lost, and Raft sends another.
-    func send(_ message: Message) {
+    func send(_ message: Message, _ records: [ByteBuffer] = []) {
         let lane: Lane = if case .append = message.body { .append } else { .control }
         guard let connection = links[message.to]?[lane]?.connection ?? strangers[message.to] else { return }
         // A peer that takes in nothing gets no more to take in: Raft sends it again, later.
         if lane == .append, connection.channel?.isWritable == false { return }
-        if case .append(let append) = message.body, let first = append.entries.first {
-            let records = records(from: first.index, count: append.entries.count)
+        if !records.isEmpty {
             connection.write { buffer in
                 message.writeHead(to: &buffer, recordBytes: records.reduce(0) { $0 + $1.readableBytes })
                 for record in records { buffer.writeImmutableBuffer(record) }
@@ -118,15 +118,6 @@ extension Replica {
             connection.write { message.writeHead(to: &$0, freeBytes: space.own, digest: digest) }
         }
         markDirty(connection)
-    }
-
-    func records(from first: Index, count: Int) -> ArraySlice<ByteBuffer> {
-        if first >= windowFirst {
-            let start = Int(first - windowFirst)
-            return Array(window[start..<start + count])[...]
-        }
-        let start = Int(first - fetched.first)
-        return fetched.records[start..<start + count]
     }
 
     func handlePeer(_ frame: Frame, from peer: PeerID, on connection: FrameConnection) throws {
@@ -141,10 +132,7 @@ extension Replica {
         {
             return report(Offence(peer: peer, term: message.term, kind: .unknownOperation))
         }
-        // What a leader that is about to be deposed, or just was, wanted sent is of its own log, which the message may change.
-        if message.term > core.term { perform(core.takeOutput()) }
-        step(.message(message))
-        if case .append(let append) = message.body, let records = peerMessage.records { takeIn(append, records) }
+        step(.message(message), records: peerMessage.records)
         if peerMessage.freeBytes != nil || peerMessage.digest != nil { takeIn(peerMessage) }
         scheduleTurn()
     }
@@ -174,19 +162,6 @@ extension Replica {
         } else if core.role == .leader {
             if let bytes = peerMessage.freeBytes { space.told(bytes, by: message.from, now: core.now) }
             if let digest = peerMessage.digest { heard(digest, from: message.from) }
-        }
-    }
-
-    /// Keeps the records of the entries that the core just took into its log.
-    func takeIn(_ append: Message.Append, _ records: ByteBuffer) {
-        guard let first = core.takeAppended() else { return }
-        while windowFirst + UInt64(window.count) > first, !window.isEmpty { window.removeLast() }
-        if window.isEmpty { windowFirst = first }
-        // A copy, of which each record is a slice: one of what was received would keep the whole buffer of the socket alive.
-        var records = ByteBuffer(buffer: records)
-        for entry in append.entries {
-            guard let record = records.readSlice(length: Int(entry.size)) else { return }
-            if entry.index >= first { window.append(record) }
         }
     }
 
@@ -229,23 +204,16 @@ extension Replica {
                 entryIsDamaged(index)
             }
         }
-        let entries = read.entries
-        perform(core.takeOutput())
-        if let first = entries.first {
-            let records = entries.map { entry in
-                var buffer = ByteBuffer()
-                let start = buffer.beginRecord(
-                    entry.header.kind, index: entry.header.index, term: entry.header.term,
-                    length: entry.payload.readableBytes)
-                buffer.writeImmutableBuffer(entry.payload)
-                buffer.sealRecord(at: start)
-                return buffer
-            }
-            fetched = (first.header.index, records)
+        let records = read.entries.map { entry in
+            var buffer = ByteBuffer()
+            let start = buffer.beginRecord(
+                entry.header.kind, index: entry.header.index, term: entry.header.term,
+                length: entry.payload.readableBytes)
+            buffer.writeImmutableBuffer(entry.payload)
+            buffer.sealRecord(at: start)
+            return buffer
         }
-        step(.entriesRead(peer: peer, entries: entries.map(\.header)))
-        perform(core.takeOutput())
-        fetched = (0, [])
+        drive { $0.entriesRead(for: peer, read.entries.map(\.header), records, now: Clock.now) }
         scheduleTurn()
     }
 }

@@ -154,13 +154,12 @@ extension Replica {
 
     private func stateIsReplaced(by number: UInt64) {
         guard !isStopped else { return }
-        perform(core.takeOutput())
+        performActions()
         // A snapshot of a leader's that was installed meanwhile has taken the place of both.
         guard let new = replacement, new.number == number else { return }
         // The new state may lack what these must not miss, until the log was executed again.
         sendReads()
         step(.stateReplaced(new.metadata.index))
-        dispatched = new.metadata.index
         formerStates.append(stateNumber)
         stateNumber = number
         stateThread.send(.replace(path: DataDirectory.statePath(in: directory, number)))

@@ -330,13 +330,13 @@ extension Replica {
         case .complete(let snapshot, let number):
             receiving = nil
             // What the core gathered before belongs to the log as it was.
-            perform(core.takeOutput())
+            performActions()
             receivedState = number
             step(
                 .message(
                     Message(from: piece.from, to: core.id, term: piece.term, body: .installSnapshot(snapshot.metadata)))
             )
-            perform(core.takeOutput())
+            performActions()
             // The core had no use for it: it was late.
             if receivedState != nil { reader.removeState(number) }
             receivedState = nil
@@ -365,16 +365,7 @@ extension Replica {
         formerStates.append(stateNumber)
         stateNumber = number
         switchWrite = write.number
-        // The entries behind the snapshot, if any stay, are the window's last.
-        while windowFirst <= snapshot.index, !window.isEmpty {
-            window.removeFirst()
-            windowFirst += 1
-        }
-        if !write.keepsTail { window.removeAll() }
-        if window.isEmpty { windowFirst = core.log.windowFirst }
-        dispatched = max(dispatched, snapshot.index)
         stateThread.send(.replace(path: DataDirectory.statePath(in: directory, number)))
-        releaseReads()
         stateIsSound()
         logger.info("snapshot installed", metadata: ["index": "\(snapshot.index)", "term": "\(snapshot.term)"])
     }

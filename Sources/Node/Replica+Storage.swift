@@ -9,10 +9,8 @@ import WireProtocol
 extension Replica {
     // MARK: the log writer
 
-    func hand(_ write: Write) {
+    func hand(_ write: Write, _ records: [ByteBuffer]) {
         if let snapshot = write.snapshot { switchState(to: snapshot, write) }
-        let first = write.entries.isEmpty ? 0 : Int(write.entries.lowerBound - windowFirst)
-        let records = Array(window[first..<first + write.entries.count])
         if write.truncates { tail.truncate(from: write.entries.lowerBound) }
         if let last = write.entries.last {
             tail.append(through: last, bytes: records.reduce(0) { $0 + $1.readableBytes })
@@ -21,22 +19,11 @@ extension Replica {
             LogWriter.Request(write: write, records: records, stateNumber: write.snapshot == nil ? nil : stateNumber))
     }
 
-    /// Forgets what the core's window forgot.
-    func evict() {
-        while windowFirst < core.log.windowFirst, !window.isEmpty {
-            window.removeFirst()
-            windowFirst += 1
-        }
-        if window.isEmpty { windowFirst = core.log.windowFirst }
-    }
-
     func saved(_ write: UInt64) {
         guard !isStopped else { return }
-        completedWrite = write
         logCommits += 1
-        removeFormerStates()
         step(.saved(write: write))
-        releaseHeld()
+        removeFormerStates()
         scheduleTurn()
     }
 
@@ -67,7 +54,7 @@ extension Replica {
 
     /// Removes the states that another took the place of: once the log names that one, and the state thread has left them.
     private func removeFormerStates() {
-        guard switchWrite ?? 0 <= completedWrite, !formerStates.isEmpty, isStateSettled else { return }
+        guard switchWrite ?? 0 <= driver.completedWrite, !formerStates.isEmpty, isStateSettled else { return }
         switchWrite = nil
         for former in formerStates where former != stateNumber { reader.removeState(former) }
         formerStates = []
@@ -81,42 +68,7 @@ extension Replica {
     /// Whether the state thread is with that state, as far as it has told; just after a change it is with the former one.
     var isStateSettled: Bool { isCurrent(lastReport.environment) }
 
-    func releaseHeld() {
-        while let first = held.first, first.write <= completedWrite {
-            held.removeFirst()
-            send(first.message)
-        }
-    }
-
     // MARK: the state thread
-
-    func dispatch(_ range: ClosedRange<Index>) {
-        dispatched = range.upperBound
-        let inMemory = max(range.lowerBound, windowFirst)
-        if range.lowerBound < inMemory {
-            stateThread.send(.replay(range.lowerBound...min(inMemory - 1, range.upperBound)))
-        }
-        if inMemory <= range.upperBound {
-            var waiters: [Waiter?] = []
-            if !proposed.isEmpty {
-                for index in inMemory...range.upperBound {
-                    waiters.append(proposed.first?.index == index ? proposed.removeFirst().waiter : nil)
-                }
-            }
-            let first = Int(inMemory - windowFirst)
-            let records = Array(window[first...Int(range.upperBound - windowFirst)])
-            stateThread.send(.apply(first: inMemory, records: records, waiters: waiters))
-        }
-        releaseReads()
-    }
-
-    /// Hands out the reads whose index the state thread will have reached by then.
-    func releaseReads() {
-        while let next = readsWaitingToApply.first, next.index <= dispatched {
-            readsWaitingToApply.removeFirst()
-            for read in next.reads { serve(read) }
-        }
-    }
 
     func reported(_ report: StateReport) {
         guard !isStopped else { return }
@@ -131,12 +83,12 @@ extension Replica {
         removeFormerStates()
         if !report.digests.isEmpty { remember(report.digests) }
         if let error = report.damage { stateIsDamaged(StateDamage(error)) }
-        step(.applied(report.applied.index))
+        drive { $0.executed(report.applied, now: Clock.now) }
         continueDraining()
         beginBackups()
         makeSpoolIfWanted()
         finishRewriting()
-        reclaimIfNeeded()
+        driver.reclaimIfDue(now: Clock.now)
         raiseVersionIfPossible()
         compactIfDue()
     }
@@ -178,34 +130,5 @@ extension Replica {
         } else {
             logger.notice("puts are taken again", metadata: metadata)
         }
-    }
-
-    /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between.
-    func reclaimIfNeeded() {
-        guard core.role == .leader else { return }
-        let hasOrphans = lastReport.applied.orphans > 0
-        guard reclaiming.isDue(hasOrphans, applied: core.applied, now: Clock.now) else { return }
-        var command = ByteBuffer()
-        Reclaim().write(to: &command)
-        newWrites.append((.reclaiming, command, .max))
-    }
-}
-
-/// The pace of a leader's reclaiming: a step, and then a rest as long as the step took, so that half of the time belongs to
-/// clients whatever the load.
-struct ReclaimSteps {
-    /// Of the command that was proposed last; `.max` until it has one. The next step waits for it, and not for what clients
-    /// propose behind it.
-    var index: Index = 0
-    private var beganAt: Nanoseconds?
-    private var restsUntil: Nanoseconds = 0
-
-    /// Whether the next step is to be proposed; it counts as begun then. To be asked often, for the end of a step shows here.
-    mutating func isDue(_ hasOrphans: Bool, applied: Index, now: Nanoseconds) -> Bool {
-        guard applied >= index else { return false }
-        if let began = beganAt { (beganAt, restsUntil) = (nil, now + (now - began)) }
-        guard hasOrphans, now >= restsUntil else { return false }
-        (index, beganAt) = (.max, now)
-        return true
     }
 }

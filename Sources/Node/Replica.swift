@@ -1,4 +1,5 @@
 import DequeModule
+import Driver
 import FileTree
 import Logging
 import NIOCore
@@ -22,7 +23,8 @@ final class Replica {
     let fatal: @Sendable (String) -> Void
     /// Hears that a file of the directory can't be written.
     let unwritable: (any Error) -> Void
-    var core: RaftCore
+    var driver: Driver<Waiter, PendingRead>
+    var core: RaftCore { _read { yield driver.core } }
 
     // MARK: threads
 
@@ -31,21 +33,10 @@ final class Replica {
     let reader: ReaderThread
     let spooler: SpoolThread
 
-    // MARK: entries
+    // MARK: storage
 
-    /// The records from `windowFirst` on, as the core's window has their headers.
-    var window: Deque<ByteBuffer> = []
-    var windowFirst: Index
-    /// Promises that wait for their writes, in the order of those.
-    var held: Deque<HeldMessage> = []
-    /// The last write that is on the disk.
-    var completedWrite: UInt64 = 0
     /// How often the log was committed: entries by commits is how well one sync is shared.
     var logCommits: UInt64 = 0
-    /// Records that the reader fetched for the message that is being sent.
-    var fetched: (first: Index, records: [ByteBuffer]) = (0, [])
-    /// Handed to the state thread.
-    var dispatched: Index
     var lastReport: StateReport
 
     var diskWatch = DiskWatch()
@@ -136,18 +127,11 @@ final class Replica {
     /// Peers that were warned of.
     var regressed: Set<PeerID> = []
     var dirty: [FrameConnection] = []
-    /// Proposed by this leader and not yet dispatched, in the order of the log.
-    var proposed: Deque<(index: Index, waiter: Waiter)> = []
-    var newWrites: [(waiter: Waiter, command: ByteBuffer, deadline: Nanoseconds)] = []
     /// By connection, those that it has too many answers under way for.
     var waitingReads: [UInt64: Deque<PendingRead>] = [:]
     var newReads: [PendingRead] = []
-    var readsByContext: [UInt64: ReadBatch] = [:]
-    var readsWaitingToApply: Deque<(index: Index, reads: [PendingRead])> = []
     /// For the state thread, at the end of the turn.
     var servedReads: [StateThread.Read] = []
-    /// Begins anew in each life of the process, so that an answer to an earlier one's question fits none.
-    var lastContext = UInt64.random(in: 0..<1 << 62)
     var isTurnScheduled = false
     /// Who waits for leadership to be handed over.
     var transferWaiters: [(Replica.TransferOutcome) -> Void] = []
@@ -156,12 +140,7 @@ final class Replica {
     var draining: (deadline: Nanoseconds, settled: () -> Void)?
     /// When it is over, once nothing is left to be done.
     var farewellEnd: Nanoseconds?
-    var reclaiming = ReclaimSteps()
     var isStopped = false
-    /// The command that raises the cluster version.
-    var raising: Index?
-    /// The highest cluster versions that the peers that are connected know.
-    var knownVersions: [PeerID: UInt16] = [:]
     /// Changes of membership that are not committed yet, by the index of their entry.
     var membershipWaiters: [(index: Index, waiter: Waiter)] = []
     /// Changes whose new majority is being asked whether it is there.
@@ -173,11 +152,6 @@ final class Replica {
     var isRemoved = false
     /// Who says that the cluster does not know this member's directory, or not any more, and how.
     var disowned: (by: PeerID, reason: String, since: Nanoseconds)?
-    /// The last confirmed read index, and when it was asked for: what bounded stale reads go by.
-    var fresh: (index: Index, askedAt: Nanoseconds)?
-    /// When this leadership began, and the state's log time then.
-    var leadership: (since: Nanoseconds, logTime: UInt64) = (0, 0)
-
     struct PendingRead {
         enum Kind: Equatable {
             case linearizable
@@ -232,12 +206,6 @@ final class Replica {
         var since: Nanoseconds
     }
 
-    /// Reads of one context, and when it was asked for.
-    struct ReadBatch {
-        var reads: [PendingRead]
-        var askedAt: Nanoseconds
-    }
-
     /// The member's threads beside the loop's own.
     struct Threads {
         let logWriter: LogWriter
@@ -266,7 +234,9 @@ final class Replica {
         self.memory = memory
         self.loop = loop
         self.identity = identity
-        self.core = core
+        driver = Driver(
+            core, state: report.applied, knownVersion: options.knownVersion,
+            context: UInt64.random(in: 0..<1 << 62))
         self.logger = logger
         logWriter = threads.logWriter
         stateThread = threads.stateThread
@@ -279,8 +249,6 @@ final class Replica {
         self.stateNumber = stateNumber
         lastStateNumber = unusedState ?? stateNumber
         formerStates = unusedState.map { [$0] } ?? []
-        windowFirst = core.log.lastIndex + 1
-        dispatched = core.applied
         lastReport = report
         scrubbedAt = Clock.now
     }
@@ -323,9 +291,8 @@ final class Replica {
     /// Answers what waits and closes every connection. Call it once.
     func stop() {
         isStopped = true
-        for write in newWrites { refuse(write.waiter, .shuttingDown) }
-        newWrites = []
-        abandonProposals(with: .unknownOutcome)
+        for waiter in driver.withdraw() { refuse(waiter, .shuttingDown) }
+        for waiter in driver.abandon() { refuse(waiter, .unknownOutcome) }
         for (_, waiter) in membershipWaiters { refuse(waiter, .unknownOutcome) }
         for connection in connections.values { connection.say(Goodbye(.shuttingDown, "this member is shutting down")) }
         for lanes in links.values { for link in lanes.values { link.stop() } }
@@ -353,66 +320,67 @@ final class Replica {
     func turn() {
         isTurnScheduled = false
         guard !isStopped else { return }
-        proposeNewWrites()
+        drive { $0.propose(now: Clock.now, wallTime: Clock.wall) }
         requestNewReads()
-        perform(core.takeOutput())
+        performActions()
         sendReads()
         for connection in dirty { connection.flush() }
         dirty.removeAll(keepingCapacity: true)
     }
 
-    func step(_ event: Event, now: Nanoseconds = Clock.now) {
+    func step(_ event: Event, records: ByteBuffer? = nil, now: Nanoseconds = Clock.now) {
+        drive { $0.step(event, records: records, now: now) }
+    }
+
+    /// Has the driver do something, and follows where that leads the core.
+    func drive(_ event: (inout Driver<Waiter, PendingRead>) -> Void) {
         let (role, term, leader) = (core.role, core.term, core.leader)
-        core.step(event, now: now)
-        keepOwnEntries()
+        event(&driver)
         settleTransfer()
         settleMembership()
         if configurationChanges != core.log.configurationChanges { adoptConfiguration() }
         guard (role, term, leader) != (core.role, core.term, core.leader) else { return }
         if role == .leader, core.role != .leader || core.term != term {
-            abandonProposals(with: .unknownOutcome)
             for (_, waiter) in membershipWaiters { refuse(waiter, .unknownOutcome) }
             membershipWaiters = []
             for transfer in transfers.values { transfer.end(isInstalled: false) }
         }
         if core.leader != nil { disowned = nil }
-        reclaiming = ReclaimSteps()
-        raising = nil
-        if core.role == .leader, role != .leader { leadership = (core.now, lastReport.applied.logTime) }
         let name = core.leader.flatMap { core.configuration.member($0)?.id }.map { "\($0)" } ?? "none"
         logger.info("role", metadata: ["role": "\(core.role.rawValue)", "term": "\(core.term)", "leader": "\(name)"])
     }
 
-    /// A leader's core appends entries of its own: the one that its term begins with, and configurations. Their records are
-    /// made here.
-    func keepOwnEntries() {
-        guard core.role == .leader else { return }
-        if window.isEmpty { windowFirst = core.log.windowFirst }
-        while windowFirst + UInt64(window.count) <= core.log.lastIndex {
-            var record = ByteBuffer()
-            let index = windowFirst + UInt64(window.count)
-            var payload = ByteBuffer()
-            let configuration = core.log.configurations(in: index..<index + 1).first?.configuration
-            configuration?.write(to: &payload)
-            let start = record.beginRecord(
-                configuration == nil ? .noOperation : .configuration, index: index, term: core.term,
-                length: payload.readableBytes)
-            record.writeImmutableBuffer(payload)
-            record.sealRecord(at: start)
-            window.append(record)
+    /// Does all that the driver wants done so far.
+    func performActions() { perform(driver.takeActions()) }
+
+    private func perform(_ actions: [Action<Waiter, PendingRead>]) {
+        for action in actions {
+            switch action {
+            case .save(let write, let records): hand(write, records)
+            case .send(let message, let records): send(message, records)
+            case .promise(let message): send(message)
+            case .execute(let first, let records, let waiters):
+                stateThread.send(.apply(first: first, records: records, waiters: waiters))
+            case .replay(let range): stateThread.send(.replay(range))
+            case .serve(let reads): for read in reads { serve(read) }
+            case .refuse(let reads, let refusal):
+                for read in reads { refuse(read.waiter, refusal == .noLease ? .noLease : .noLeader) }
+            case .decline(let waiters, let refusal): for waiter in waiters { refuse(waiter, Refusal.Code(refusal)) }
+            case .expire(let waiters): for waiter in waiters { refuse(waiter, .deadlinePassed) }
+            case .abandon(let waiters): for waiter in waiters { refuse(waiter, .unknownOutcome) }
+            case .readEntries(let request): read(request)
+            case .sendSnapshot(let peer): sendSnapshot(to: peer)
+            case .report(let offence): report(offence)
+            }
         }
     }
+}
 
-    func perform(_ output: Output) {
-        if let write = output.write { hand(write) }
-        for message in output.messages { send(message) }
-        held.append(contentsOf: output.messagesAfterWrite)
-        releaseHeld()
-        if let range = output.apply { dispatch(range) }
-        for state in output.readStates { resolve(state) }
-        for request in output.entriesToRead { read(request) }
-        for peer in output.snapshotsToSend { sendSnapshot(to: peer) }
-        for offence in output.offences { report(offence) }
-        evict()
+extension Refusal.Code {
+    init(_ refusal: ProposalRefusal) {
+        switch refusal {
+        case .busy: self = .busy
+        case .notLeader(let leader): self = leader == nil ? .noLeader : .notLeader
+        }
     }
 }

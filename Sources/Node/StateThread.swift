@@ -13,11 +13,6 @@ struct Waiter: Sendable {
     var isRead = false
     /// Of a read: how long its answer may be.
     var answerBytesMax = 0
-
-    /// Nobody: the member itself proposed the reclaiming of a directory, or a new cluster version.
-    static let reclaiming = Waiter(connection: 0, requestID: 0)
-    static let version = Waiter(connection: 0, requestID: 1)
-    var isMember: Bool { connection == 0 }
 }
 
 /// What the state thread tells the loop after each batch.
@@ -79,7 +74,7 @@ final class StateThread: Sendable {
         /// How many clients' requests it is.
         var requests: Int {
             switch self {
-            case .apply(_, _, let waiters): waiters.count { $0.map { !$0.isMember } ?? false }
+            case .apply(_, _, let waiters): waiters.count { $0 != nil }
             case .read(let reads): reads.count
             default: 0
             }

@@ -31,6 +31,8 @@ package enum Mutant: String, CaseIterable, Sendable {
     case contextReused = "context-reused"
     /// A follower keeps the records of entries that a leader overwrites.
     case overwrittenRecordsKept = "overwritten-records-kept"
+    /// A leader takes one step of reclaiming, and never another.
+    case reclaimingNotRepeated = "reclaiming-not-repeated"
     /// The applied index reaches the disk apart from what was executed.
     case appliedOutsideTransaction = "applied-outside-transaction"
     /// A snapshot comes without the clients' sessions.

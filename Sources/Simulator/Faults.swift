@@ -33,7 +33,7 @@ struct FaultPlan {
         meanTimes = [:]
         // When too much happens at once nobody leads for long, and little can go wrong.
         let pace = [1, 3, 10][Int.random(in: 0..<3, using: &generator)] as Nanoseconds
-        for fault in Fault.allCases where fault.isTimed {
+        for fault in Fault.allCases where fault.isTimed && fault != .unlinking {
             var source = fault.cameLater ? later : generator
             if Int.random(in: 0..<3, using: &source) > 0 {
                 meanTimes[fault] = Nanoseconds(Int.random(in: 300...3000, using: &source)) * pace * 1_000_000
@@ -45,6 +45,9 @@ struct FaultPlan {
         limits.windowBytesMax = [8 << 20, 2000, 200][Int.random(in: 0..<3, using: &generator)]
         changesWithLeaderPermille = [0, 100, 500][Int.random(in: 0..<3, using: &generator)]
         bandwidth = [nil, nil, 5_000, 20_000, 1_000_000][Int.random(in: 0..<5, using: &later)]
+        if Int.random(in: 0..<3, using: &later) > 0 {
+            meanTimes[.unlinking] = Nanoseconds(Int.random(in: 100...3000, using: &later)) * 1_000_000
+        }
     }
 
     /// Without chance: nothing is lost, and nothing happens but what the scenario says.
@@ -103,6 +106,8 @@ package enum Fault: String, CaseIterable, Sendable {
     case membership
     /// Somebody begins a new cluster with a backup of this one, while this one goes on.
     case restore
+    /// A directory goes with all that is in it, and its rows are left for the leader to reclaim.
+    case unlinking
     /// Kinds that do not begin at a moment: messages are lost or come twice, clocks run fast or slow, links carry few bytes
     /// a second.
     case loss, duplication, drift

@@ -99,6 +99,8 @@ final class SimulatedMember {
     }
     var durableIndex: Index { (try? State(disk.state))?.tree.applied.index ?? 0 }
     var digest: StateDigest? { state?.tree.applied.digest }
+    /// Directories that are unlinked, and not emptied yet.
+    var orphans: UInt64 { state?.tree.applied.orphans ?? 0 }
     var logTime: UInt64 { state?.tree.applied.logTime ?? 0 }
 
     /// A member whose disk lost what it had acknowledged can't take part any more: it has to be replaced.
@@ -173,7 +175,11 @@ final class SimulatedMember {
     // MARK: what happens to it
 
     func tick(now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {
-        try step(.tick, now: now, &invariants)
+        try step(now: now, &invariants) { driver in
+            driver.step(.tick, now: now)
+            driver.reclaimIfDue(now: now)
+            driver.propose(now: now, wallTime: wallTime(now))
+        }
     }
 
     func receive(_ envelope: Envelope, now: Nanoseconds, _ invariants: inout Invariants) throws -> Requests {

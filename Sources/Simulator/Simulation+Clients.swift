@@ -176,4 +176,23 @@ extension Simulation {
         clients[client].isOpening = false
         schedule(.act(client: client), in: random(1_000_000...(options.scenario?.thinkingTime ?? 100_000_000)))
     }
+
+    // MARK: directories
+
+    /// Somebody makes a directory with a few files, and removes it as a whole.
+    func unlink() throws {
+        guard let leader else { return }
+        unlinked += 1
+        let directory = try TreePath("/unlinked/\(unlinked)")
+        var commands = [ByteBuffer(), ByteBuffer(), ByteBuffer()]
+        for file in 0..<2 {
+            let path = try directory.appending("\(file)".utf8)
+            Put(path: path, content: ByteBuffer(string: "leaf")).write(to: &commands[file])
+        }
+        Delete(path: directory, isRecursive: true).write(to: &commands[2])
+        for command in commands where members[leader].isRunning {
+            let waiter = SimulatedMember.Waiter(client: -1, request: unlinked)
+            try perform(leader, members[leader].write(command, for: waiter, now: clock(of: leader), &invariants))
+        }
+    }
 }

@@ -17,6 +17,7 @@ extension Simulation {
         switch fault {
         case .crash: crash(member, for: length)
         case .powerCut: for member in members.indices { crash(member, for: random(0...500_000_000)) }
+        case .unlinking: try unlink()
         case .failedSync:
             guard syncing[member] != nil else { return }
             crash(member, for: length)

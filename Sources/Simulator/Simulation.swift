@@ -132,6 +132,8 @@ package final class Simulation {
     var history: [Operation] = []
     var lastRequest = 0
     var lastValue = 0
+    /// How many directories were made and unlinked.
+    var unlinked = 0
 
     package init(_ options: Options) {
         self.options = options
@@ -456,7 +458,8 @@ package final class Simulation {
                     index, term: term, members: members,
                     [log?.configuration(at: index), log?.configuration].compactMap { $0 })
             }
-            guard !isLost() else { continue }
+            // What comes of an unlinking nobody asks.
+            guard waiter.client >= 0, !isLost() else { continue }
             schedule(.answer(from: member, client: waiter.client, id: waiter.request, answer), in: random(plan.delay))
         }
     }
@@ -549,7 +552,7 @@ package final class Simulation {
             let present = self.present
             guard !present.isEmpty, let index = present.first?.executed else { return false }
             return clients.allSatisfy { $0.request == nil }
-                && present.allSatisfy { $0.executed == index && $0.core?.log.lastIndex == index }
+                && present.allSatisfy { $0.executed == index && $0.core?.log.lastIndex == index && $0.orphans == 0 }
         }
         guard Set(present.map { $0.digest?.description ?? "" }).count == 1 else {
             throw Invariants.Violation(invariant: "agreement after the faults", detail: "digests differ at the end")

@@ -1,7 +1,7 @@
 import Raft
 import Testing
 
-@testable import Node
+@testable import Driver
 
 @Suite("Reclaiming")
 struct ReclaimStepsTests {
