@@ -2,7 +2,7 @@ import NIOCore
 import Raft
 
 /// What a driver wants done, in the order in which it is to be done.
-package enum Action<Waiter, Read> {
+package enum Action {
     /// Write this to the log, with the records of `write.entries`; `Event.saved` answers it. Writes complete in the order of
     /// their numbers.
     case save(Write, records: [ByteBuffer])
@@ -15,9 +15,9 @@ package enum Action<Waiter, Read> {
     /// Execute entries that the window has no records of: they are in the log.
     case replay(ClosedRange<Index>)
     /// Everything that these reads may not miss is to be executed by now.
-    case serve([Read])
+    case serve([PendingRead])
     /// These reads found no leader, or no lease.
-    case refuse([Read], ReadRefusal)
+    case refuse([PendingRead], ReadRefusal)
     /// Nothing was proposed for these waiters.
     case decline([Waiter], ProposalRefusal)
     /// Nothing was proposed for these waiters, whose time had passed.

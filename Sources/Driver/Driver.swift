@@ -7,8 +7,8 @@ import WireProtocol
 /// that wait for their writes, commands and reads on their way, and what a leader proposes of its own. Events in, actions out.
 ///
 /// A member runs its actions on threads and sockets, the simulator on simulated ones: what a seed finds, it finds in the code
-/// that runs in production. `Waiter` is who waits for a command's answer, `Read` is a read and who waits for it.
-package struct Driver<Waiter, Read> {
+/// that runs in production.
+package struct Driver {
     package private(set) var core: RaftCore
     /// The state machine, as it was last told.
     package private(set) var state: Applied
@@ -21,12 +21,12 @@ package struct Driver<Waiter, Read> {
     private var fetched: (first: Index, records: [ByteBuffer]) = (0, [])
     private var promises = Promises()
     private var clock = LogClock()
-    private var proposals = Proposals<Waiter>()
-    private var reads: Reads<Read>
+    private var proposals = Proposals()
+    private var reads: Reads
     private var reclaiming = ReclaimSteps()
     private var version: ClusterVersion
     private var early: EarlyPromises?
-    private var actions: [Action<Waiter, Read>] = []
+    private var actions: [Action] = []
 
     /// - Parameters:
     ///   - core: as it was made from what the disk holds; none of its output was taken.
@@ -125,6 +125,9 @@ package struct Driver<Waiter, Read> {
     /// Whether commands of clients are on their way.
     package var isProposing: Bool { !proposals.isEmpty }
 
+    /// Whether there is anything to propose.
+    package var isOffered: Bool { !proposals.offers.isEmpty }
+
     /// Takes a command, to be proposed with others.
     ///
     /// - Parameter deadline: when nobody waits any more, in nanoseconds.
@@ -163,7 +166,7 @@ package struct Driver<Waiter, Read> {
         step(.propose(sizes: sizes), now: now)
     }
 
-    private mutating func decline(_ offers: [Proposals<Waiter>.Offer], _ refusal: ProposalRefusal) {
+    private mutating func decline(_ offers: [Proposals.Offer], _ refusal: ProposalRefusal) {
         let waiters = offers.compactMap(\.waiter)
         if !waiters.isEmpty { actions.append(.decline(waiters, refusal)) }
         if waiters.count < offers.count { (reclaiming, version.raising) = (ReclaimSteps(), nil) }
@@ -215,10 +218,7 @@ package struct Driver<Waiter, Read> {
 
     /// Asks the core what these reads may not miss: all that was acknowledged before now.
     ///
-    /// - Parameter deadline: of each, when nobody waits any more, in nanoseconds.
-    package mutating func read(
-        _ reads: [(read: Read, deadline: Nanoseconds)], isLease: Bool, now: Nanoseconds
-    ) {
+    package mutating func read(_ reads: [PendingRead], isLease: Bool, now: Nanoseconds) {
         let context = self.reads.ask(.init(reads: reads, isLease: isLease, askedAt: now), mutant: mutant)
         step(isLease ? .leaseRead(context: context) : .readIndex(context: context), now: now)
     }
@@ -229,12 +229,12 @@ package struct Driver<Waiter, Read> {
     }
 
     /// Takes out the reads whose clients wait no longer.
-    package mutating func expireReads(now: Nanoseconds) -> [Read] { reads.expire(now: now) }
+    package mutating func expireReads(now: Nanoseconds) -> [PendingRead] { reads.expire(now: now) }
 
     // MARK: actions
 
     /// What is to be done for all that came since the last time, in this order.
-    package mutating func takeActions() -> [Action<Waiter, Read>] {
+    package mutating func takeActions() -> [Action] {
         collect()
         defer { actions = [] }
         return actions

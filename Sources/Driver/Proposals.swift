@@ -3,7 +3,7 @@ import NIOCore
 import Raft
 
 /// Commands on their way into a leader's log, and who waits for what they come to.
-struct Proposals<Waiter> {
+struct Proposals {
     /// Whose command it is.
     enum Proposer {
         case waiter(Waiter)

@@ -3,17 +3,17 @@ import Raft
 
 /// Reads on their way to an index that they may not miss: each batch asks the core under a context of its own, and waits then
 /// until everything up to the answer is handed out to be executed (section 6.4 of the thesis).
-struct Reads<Read> {
+struct Reads {
     struct Batch {
-        var reads: [(read: Read, deadline: Nanoseconds)]
+        var reads: [PendingRead]
         let isLease: Bool
         let askedAt: Nanoseconds
     }
 
     /// What comes of an answer.
     enum Resolution {
-        case serve([Read])
-        case refuse([Read], ReadRefusal)
+        case serve([PendingRead])
+        case refuse([PendingRead], ReadRefusal)
         case waits
     }
 
@@ -39,19 +39,19 @@ struct Reads<Read> {
     mutating func resolve(_ state: ReadState, handedOut: Index) -> Resolution {
         guard let batch = asked.removeValue(forKey: state.context) else { return .waits }
         guard let index = state.index else {
-            return .refuse(batch.reads.map(\.read), batch.isLease ? .noLease : .noLeader)
+            return .refuse(batch.reads, batch.isLease ? .noLease : .noLeader)
         }
         if batch.askedAt > fresh?.askedAt ?? 0 { fresh = (index, batch.askedAt) }
-        if index <= handedOut { return .serve(batch.reads.map(\.read)) }
+        if index <= handedOut { return .serve(batch.reads) }
         waiting.append((index, batch))
         return .waits
     }
 
     /// The reads that wait for nothing more, now that everything up to `index` is handed out.
-    mutating func handedOut(_ index: Index) -> [Read] {
-        var ready: [Read] = []
+    mutating func handedOut(_ index: Index) -> [PendingRead] {
+        var ready: [PendingRead] = []
         while let next = waiting.first, next.index <= index {
-            ready += next.batch.reads.map(\.read)
+            ready += next.batch.reads
             waiting.removeFirst()
         }
         return ready
@@ -63,11 +63,11 @@ struct Reads<Read> {
     }
 
     /// Those whose clients wait no longer.
-    mutating func expire(now: Nanoseconds) -> [Read] {
+    mutating func expire(now: Nanoseconds) -> [PendingRead] {
         guard !asked.isEmpty || !waiting.isEmpty else { return [] }
-        var late: [Read] = []
+        var late: [PendingRead] = []
         func keep(_ batch: inout Batch) {
-            late += batch.reads.filter { $0.deadline < now }.map(\.read)
+            late += batch.reads.filter { $0.deadline < now }
             batch.reads.removeAll { $0.deadline < now }
         }
         for context in asked.keys.sorted() {

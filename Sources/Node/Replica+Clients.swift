@@ -1,3 +1,4 @@
+import Driver
 import FileTree
 import Glibc
 import NIOCore
@@ -396,7 +397,7 @@ extension Replica {
     }
 
     private func ask(_ reads: [PendingRead], isLease: Bool, _ now: Nanoseconds) {
-        drive { $0.read(reads.map { ($0, $0.deadline) }, isLease: isLease, now: now) }
+        drive { $0.read(reads, isLease: isLease, now: now) }
     }
 
     /// Everything that the read may not miss is with the state thread.

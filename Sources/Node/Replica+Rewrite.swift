@@ -1,4 +1,5 @@
 import CrashPoints
+import Driver
 import FileTree
 import NIOCore
 import Raft

@@ -1,4 +1,5 @@
 import BanyanClient
+import Driver
 import FileTree
 import Logging
 import NIOCore

@@ -1,3 +1,4 @@
+import Driver
 import FileTree
 import Logging
 import NIOCore

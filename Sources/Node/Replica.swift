@@ -23,7 +23,7 @@ final class Replica {
     let fatal: @Sendable (String) -> Void
     /// Hears that a file of the directory can't be written.
     let unwritable: (any Error) -> Void
-    var driver: Driver<Waiter, PendingRead>
+    var driver: Driver
     var core: RaftCore { _read { yield driver.core } }
 
     // MARK: threads
@@ -152,31 +152,6 @@ final class Replica {
     var isRemoved = false
     /// Who says that the cluster does not know this member's directory, or not any more, and how.
     var disowned: (by: PeerID, reason: String, since: Nanoseconds)?
-    struct PendingRead {
-        enum Kind: Equatable {
-            case linearizable
-            case lease
-            /// It may miss something: the greatest age in milliseconds, 0 for any.
-            case stale(ageMax: UInt32)
-            /// Everything that it may not miss was executed before.
-            case settled
-            /// No query: the client wants a snapshot.
-            case snapshot
-            /// A piece of the snapshot that this connection has.
-            case piece(UInt32)
-        }
-
-        var kind: Kind
-        var waiter: Waiter
-        var query: ByteBuffer
-        var deadline: Nanoseconds
-        /// How long its answer may be, if that is known.
-        var answerBytesMax: Int?
-
-        /// What it holds while it waits.
-        var heldBytes: Int { query.readableBytes + 256 }
-    }
-
     struct Backup {
         let spool: Spool
         var usedAt: Nanoseconds
@@ -320,7 +295,7 @@ final class Replica {
     func turn() {
         isTurnScheduled = false
         guard !isStopped else { return }
-        drive { $0.propose(now: Clock.now, wallTime: Clock.wall) }
+        if driver.isOffered { drive { $0.propose(now: Clock.now, wallTime: Clock.wall) } }
         requestNewReads()
         performActions()
         sendReads()
@@ -333,7 +308,7 @@ final class Replica {
     }
 
     /// Has the driver do something, and follows where that leads the core.
-    func drive(_ event: (inout Driver<Waiter, PendingRead>) -> Void) {
+    func drive(_ event: (inout Driver) -> Void) {
         let (role, term, leader) = (core.role, core.term, core.leader)
         event(&driver)
         settleTransfer()
@@ -353,7 +328,7 @@ final class Replica {
     /// Does all that the driver wants done so far.
     func performActions() { perform(driver.takeActions()) }
 
-    private func perform(_ actions: [Action<Waiter, PendingRead>]) {
+    private func perform(_ actions: [Action]) {
         for action in actions {
             switch action {
             case .save(let write, let records): hand(write, records)

@@ -1,3 +1,4 @@
+import Driver
 import FileTree
 import Glibc
 import NIOCore
@@ -5,15 +6,6 @@ import Raft
 import RaftLog
 import Threads
 import WireProtocol
-
-/// Who waits for an answer.
-struct Waiter: Sendable {
-    var connection: UInt64
-    var requestID: UInt64
-    var isRead = false
-    /// Of a read: how long its answer may be.
-    var answerBytesMax = 0
-}
 
 /// What the state thread tells the loop after each batch.
 struct StateReport: Sendable {

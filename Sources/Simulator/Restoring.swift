@@ -1,3 +1,4 @@
+import Driver
 import FileTree
 import NIOCore
 import Raft
@@ -62,7 +63,7 @@ extension Simulation {
             var command = ByteBuffer()
             let path = try TreePath("/restored")
             Put(path: path, content: ByteBuffer(string: "\(given.count)")).write(to: &command)
-            let waiter = SimulatedMember.Waiter(client: 0, request: given.count)
+            let waiter = Waiter(client: 0, request: given.count)
             try perform(try member.write(command, for: waiter, now: now, &invariants))
         }
         guard let first = given.min(), let last = given.max(), given.count >= 3 else {

@@ -6,18 +6,6 @@ import WireProtocol
 
 /// A member under simulation: the driver, the core and the tree of a real one, on a disk and a network without threads.
 final class SimulatedMember {
-    /// Who waits for a request's answer.
-    struct Waiter {
-        var client: Int
-        var request: Int
-    }
-
-    struct Read {
-        var waiter: Waiter
-        var query: ByteBuffer
-        var isLease: Bool
-    }
-
     /// What the state machine is to do next.
     struct Execution {
         var range: ClosedRange<Index>
@@ -66,14 +54,14 @@ final class SimulatedMember {
     let id: PeerID
     let mutant: Mutant?
     var disk: SimulatedDisk
-    private var driver: Driver<Waiter, Read>?
+    private var driver: Driver?
     /// A copy.
     var core: RaftCore? { driver?.core }
     var role: Role? { driver.map { $0.core.role } }
     var term: Term? { driver.map { $0.core.term } }
     private var state: State?
     /// Reads that wait until everything up to an index is executed.
-    private var waitingReads: [(index: Index, read: Read)] = []
+    private var waitingReads: [(index: Index, read: PendingRead)] = []
     private var receivedState: MemoryStore?
     /// Grows with each life of the process: what was meant for an earlier one is lost.
     private(set) var life = 0
@@ -318,7 +306,7 @@ final class SimulatedMember {
         var command = command
         if OpenSession.isOne(command), version >= OpenSession.ownedVersion {
             command.clear()
-            OpenSession.write(to: &command, owner: SessionOwner(host: 1, connection: UInt64(waiter.client)))
+            OpenSession.write(to: &command, owner: SessionOwner(host: 1, connection: UInt64(max(0, waiter.client))))
         }
         return try step(now: now, &invariants) { driver in
             driver.offer(command, for: waiter, deadline: .max)
@@ -332,10 +320,11 @@ final class SimulatedMember {
     func read(
         _ query: ByteBuffer, isLease: Bool, for waiter: Waiter, now: Nanoseconds, _ invariants: inout Invariants
     ) throws -> Requests {
-        let read = Read(waiter: waiter, query: query, isLease: isLease)
+        let read = PendingRead(
+            kind: isLease ? .lease : .linearizable, waiter: waiter, query: query, deadline: now + Self.readMax)
         return try step(now: now, &invariants) { driver in
             _ = driver.expireReads(now: now)
-            driver.read([(read, now + Self.readMax)], isLease: isLease, now: now)
+            driver.read([read], isLease: isLease, now: now)
         }
     }
 
@@ -348,7 +337,7 @@ final class SimulatedMember {
     }
 
     private func step(
-        now: Nanoseconds, _ invariants: inout Invariants, _ happens: (inout Driver<Waiter, Read>) -> Void
+        now: Nanoseconds, _ invariants: inout Invariants, _ happens: (inout Driver) -> Void
     ) throws -> Requests {
         var requests = Requests()
         let before = driver.map { driver in
@@ -376,7 +365,7 @@ final class SimulatedMember {
     }
 
     private func perform(
-        _ action: Action<Waiter, Read>, _ requests: inout Requests, _ invariants: inout Invariants
+        _ action: Action, _ requests: inout Requests, _ invariants: inout Invariants
     ) throws {
         switch action {
         case .save(let write, let records):
@@ -393,12 +382,12 @@ final class SimulatedMember {
         case .replay(let range): requests.executions.append(Execution(range: range))
         case .serve(let reads):
             for read in reads {
-                if read.isLease { requests.branches.append(.leaseRead) }
+                if read.kind == .lease { requests.branches.append(.leaseRead) }
                 waitingReads.append((driver?.handedOut ?? 0, read))
             }
         case .refuse(let reads, let refusal):
             for read in reads {
-                if read.isLease { requests.branches.append(.leaseRefused) }
+                if read.kind == .lease { requests.branches.append(.leaseRefused) }
                 requests.answers.append((read.waiter, refusal == .noLease ? .noLease : .refused))
             }
         case .decline(let waiters, let refusal):
@@ -452,6 +441,16 @@ final class SimulatedMember {
         }
         waitingReads.removeAll { $0.index <= executed }
     }
+}
+
+extension Waiter {
+    /// A client of the simulation; -1 is nobody.
+    init(client: Int, request: Int) {
+        self.init(connection: UInt64(client + 1), requestID: UInt64(request))
+    }
+
+    var client: Int { Int(connection) - 1 }
+    var request: Int { Int(requestID) }
 }
 
 extension Driver {

@@ -1,3 +1,4 @@
+import Driver
 import FileTree
 import Histories
 import NIOCore
@@ -70,7 +71,7 @@ extension Simulation {
             schedule(.answer(from: member, client: client, id: id, .refused), in: random(plan.delay))
             return
         }
-        let waiter = SimulatedMember.Waiter(client: client, request: id)
+        let waiter = Waiter(client: client, request: id)
         let now = clock(of: member)
         let asked = history[operation]
         if asked.kind == .get {
@@ -191,7 +192,7 @@ extension Simulation {
         }
         Delete(path: directory, isRecursive: true).write(to: &commands[2])
         for command in commands where members[leader].isRunning {
-            let waiter = SimulatedMember.Waiter(client: -1, request: unlinked)
+            let waiter = Waiter(client: -1, request: unlinked)
             try perform(leader, members[leader].write(command, for: waiter, now: clock(of: leader), &invariants))
         }
     }

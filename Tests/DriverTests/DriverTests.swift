@@ -9,12 +9,11 @@ import WireProtocol
 /// A driver with nothing around it: events in, actions out.
 @Suite("The driver")
 struct DriverTests {
-    private typealias Alone = Driver<String, String>
     private static let second: Nanoseconds = 1_000_000_000
 
     private static func driver(
         members: Int = 1, entries: UInt64 = 0, version: UInt16 = Applied.clusterVersionMax, mutant: Mutant? = nil
-    ) throws -> Alone {
+    ) throws -> Driver {
         let members = (1...members).map { Member(id: UInt64($0), peer: PeerID(UInt64($0)), address: "\($0)") }
         let log = LogView(
             compactedIndex: 0, compactedTerm: 0,
@@ -31,19 +30,19 @@ struct DriverTests {
     }
 
     /// In the order in which they come: what each action is, and the number that tells it from others of its kind.
-    private static func summary(_ actions: [Action<String, String>]) -> [String] {
+    private static func summary(_ actions: [Action]) -> [String] {
         actions.map { action in
             switch action {
             case .save(let write, let records): "save \(write.number) with \(records.count)"
             case .send(let message, let records): "send to \(message.to) with \(records.count)"
             case .promise(let message): "promise to \(message.to)"
-            case .execute(let first, _, let waiters): "execute \(first): \(waiters.map { $0 ?? "nobody" })"
+            case .execute(let first, _, let waiters): "execute \(first): \(waiters.map { $0.map(name) ?? "nobody" })"
             case .replay(let range): "replay \(range)"
-            case .serve(let reads): "serve \(reads)"
-            case .refuse(let reads, _): "refuse \(reads)"
-            case .decline(let waiters, _): "decline \(waiters)"
-            case .expire(let waiters): "expire \(waiters)"
-            case .abandon(let waiters): "abandon \(waiters)"
+            case .serve(let reads): "serve \(reads.map { name($0.waiter) })"
+            case .refuse(let reads, _): "refuse \(reads.map { name($0.waiter) })"
+            case .decline(let waiters, _): "decline \(waiters.map(name))"
+            case .expire(let waiters): "expire \(waiters.map(name))"
+            case .abandon(let waiters): "abandon \(waiters.map(name))"
             case .readEntries(let request): "read from \(request.first)"
             case .sendSnapshot(let peer): "snapshot to \(peer)"
             case .report: "report"
@@ -51,8 +50,17 @@ struct DriverTests {
         }
     }
 
+    private static let names = ["a", "b", "late", "r", "s"]
+    private static func waiter(_ name: String) -> Waiter {
+        Waiter(connection: UInt64(names.firstIndex(of: name) ?? 99), requestID: 1)
+    }
+    private static func name(_ waiter: Waiter) -> String { names[Int(waiter.connection)] }
+    private static func read(_ name: String) -> PendingRead {
+        PendingRead(kind: .linearizable, waiter: waiter(name), query: ByteBuffer(), deadline: .max)
+    }
+
     /// A leader of one that has executed its first entry, at one second.
-    private static func leader(mutant: Mutant? = nil) throws -> Alone {
+    private static func leader(mutant: Mutant? = nil) throws -> Driver {
         var driver = try driver(mutant: mutant)
         driver.step(.tick, now: second)
         for write in 1...2 as ClosedRange<UInt64> {
@@ -64,7 +72,7 @@ struct DriverTests {
         return driver
     }
 
-    private static func executed(_ driver: inout Alone, _ index: Index, orphans: UInt64 = 0, at now: Nanoseconds) {
+    private static func executed(_ driver: inout Driver, _ index: Index, orphans: UInt64 = 0, at now: Nanoseconds) {
         var state = driver.state
         (state.index, state.orphans) = (index, orphans)
         driver.executed(state, now: now)
@@ -81,9 +89,9 @@ struct DriverTests {
     @Test("what is offered is proposed together, saved, and executed with whoever waits for it")
     func proposing() throws {
         var driver = try Self.leader()
-        driver.offer(try Self.put, for: "a", deadline: .max)
-        driver.offer(try Self.put, for: "late", deadline: 5)
-        driver.offer(try Self.put, for: "b", deadline: .max)
+        driver.offer(try Self.put, for: Self.waiter("a"), deadline: .max)
+        driver.offer(try Self.put, for: Self.waiter("late"), deadline: 5)
+        driver.offer(try Self.put, for: Self.waiter("b"), deadline: .max)
         driver.propose(now: Self.second, wallTime: 0)
         let proposed = driver.takeActions()
         #expect(Self.summary(proposed) == [#"expire ["late"]"#, "save 3 with 2"])
@@ -96,11 +104,11 @@ struct DriverTests {
     @Test("a leader that is deposed abandons what it proposed, and what is offered then is declined")
     func deposed() throws {
         var driver = try Self.leader()
-        driver.offer(try Self.put, for: "a", deadline: .max)
+        driver.offer(try Self.put, for: Self.waiter("a"), deadline: .max)
         driver.propose(now: Self.second, wallTime: 0)
         let heartbeat = Message(from: PeerID(2), to: PeerID(1), term: 9, body: .heartbeat(commit: 0, round: 1))
         driver.step(.message(heartbeat), now: Self.second)
-        driver.offer(try Self.put, for: "b", deadline: .max)
+        driver.offer(try Self.put, for: Self.waiter("b"), deadline: .max)
         driver.propose(now: Self.second, wallTime: 0)
         let actions = Self.summary(driver.takeActions())
         // What the leader wanted written comes first: it is of its own log.
@@ -112,20 +120,20 @@ struct DriverTests {
     func reading() throws {
         var driver = try Self.leader()
         Self.executed(&driver, 1, at: Self.second)
-        driver.offer(try Self.put, for: "a", deadline: .max)
+        driver.offer(try Self.put, for: Self.waiter("a"), deadline: .max)
         driver.propose(now: Self.second, wallTime: 0)
-        driver.read([("r", .max)], isLease: false, now: Self.second)
+        driver.read([Self.read("r")], isLease: false, now: Self.second)
         // What is not committed yet it may miss.
         #expect(Self.summary(driver.takeActions()) == ["save 3 with 1", #"serve ["r"]"#])
         driver.step(.saved(write: 3), now: Self.second)
-        driver.read([("s", .max)], isLease: false, now: Self.second)
+        driver.read([Self.read("s")], isLease: false, now: Self.second)
         #expect(Self.summary(driver.takeActions()) == [#"execute 2: ["a"]"#, #"serve ["s"]"#])
     }
 
     private static func logTimes(mutant: Mutant? = nil) throws -> [UInt64] {
         var driver = try leader(mutant: mutant)
         return try [0, 5].map { (seconds: UInt64) in
-            driver.offer(try put, for: "a", deadline: .max)
+            driver.offer(try put, for: waiter("a"), deadline: .max)
             let now = second + Nanoseconds(seconds) * second
             driver.propose(now: now, wallTime: 1_700_000_000_000_000_000)
             let saved = driver.takeActions().compactMap { action -> ByteBuffer? in
