@@ -82,8 +82,9 @@ intruders: packages ## Let somebody speak in the members' names, in SEEDS simula
 	@sim="$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-sim"; \
 	  $$sim --seeds $(SEEDS) --intruder insane && $$sim --seeds $(SEEDS) --nodes 5 --intruder mutating
 
-lint: ## Check the form of all Swift sources.
+lint: ## Check the form of all Swift sources, and that the driver alone steps the core.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
+	@! grep -rnE '\.takeOutput\(\)|[cC]ore\??\.step\(' Sources --include='*.swift' | grep -vE '^Sources/(Raft|Driver|Benchmarks)/'
 
 format: ## Bring all Swift sources into form.
 	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests
