@@ -65,7 +65,9 @@ extension Replica {
             } else if let error = CommandHeader.refusal(
                 of: frame.body, clusterVersion: lastReport.applied.clusterVersion)
             {
-                if error == .unsupported, driver.mayRaiseVersion {
+                if error == .unsupported,
+                    driver.mayRaiseVersion || CommandHeader.mayBeExecuted(frame.body, knownVersion: knownVersion)
+                {
                     refuse(waiter, .busy)
                 } else {
                     answer(waiter) { Outcome.failed(error, revision: 0).write(to: &$0) }

@@ -298,6 +298,10 @@ final class SimulatedMember {
         guard let core, let state else { return requests }
         let version = state.tree.applied.clusterVersion
         if core.proposalRefusal() == nil, let error = CommandHeader.refusal(of: command, clusterVersion: version) {
+            if error == .unsupported, CommandHeader.mayBeExecuted(command) {
+                requests.answers.append((waiter, .refused))
+                return requests
+            }
             var answer = ByteBuffer()
             Outcome.failed(error, revision: 0).write(to: &answer)
             requests.answers.append((waiter, .result(answer, index: 0, term: 0)))

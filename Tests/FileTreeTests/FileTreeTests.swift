@@ -213,6 +213,14 @@ struct SessionTests {
         var command = ByteBuffer()
         OpenSession.write(to: &command, owner: owner)
         #expect(CommandHeader.refusal(of: command, clusterVersion: 4) == .malformed)
+        // A leader that missed the rise of the version can't say that a session's write was refused; of what no program here
+        // knows, and of what no session answers for, it can.
+        var write = ByteBuffer()
+        Delete(path: try TreePath("/f")).write(to: &write)
+        #expect(!CommandHeader.mayBeExecuted(write))
+        CommandHeader.enroll(&write, session: 7, sequence: 1, lowestUnanswered: 1)
+        #expect(CommandHeader.refusal(of: write, clusterVersion: 1) == .unsupported)
+        #expect(CommandHeader.mayBeExecuted(write) && !CommandHeader.mayBeExecuted(write, knownVersion: 1))
         let wrong = try tree.apply {
             OpenSession.write(to: &$0, owner: owner)
             $0.writeInteger(UInt8(0))

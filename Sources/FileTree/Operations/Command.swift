@@ -88,6 +88,17 @@ package struct CommandHeader: Equatable, Sendable {
         buffer.setInteger(lowestUnanswered, at: start + 24)
     }
 
+    /// Whether a command of a session that the version in force does not support may be supported, and executed, elsewhere: a
+    /// newer leader has opened the session, under a version that this member has yet to learn of. Nobody may be told then that
+    /// it was refused.
+    ///
+    /// - Parameter knownVersion: what this program knows; no version beyond it can be in force.
+    package static func mayBeExecuted(_ buffer: ByteBuffer, knownVersion: UInt16 = Applied.clusterVersionMax) -> Bool {
+        var copy = buffer
+        guard let header = CommandHeader(from: &copy) else { return false }
+        return header.session != 0 && header.operation.isClients && header.version <= knownVersion
+    }
+
     /// What is wrong with the command in `buffer` that a client sent, or nil: checked before it is proposed, since a
     /// member that meets a command it does not know must stop.
     ///
