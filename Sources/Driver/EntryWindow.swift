@@ -5,20 +5,20 @@ import WireProtocol
 
 /// The records of the log's last entries, as they travel and as they lie on the disk: from where the core's own window of
 /// headers begins to where the log ends.
-package struct EntryWindow {
+struct EntryWindow {
     private var records: Deque<ByteBuffer> = []
     /// Of the first entry whose record is here, or would be.
-    package private(set) var first: Index
+    private(set) var first: Index
 
     /// An empty one behind `index`.
-    package init(behind index: Index) { first = index + 1 }
+    init(behind index: Index) { first = index + 1 }
 
     /// Behind the last entry.
-    package var end: Index { first + UInt64(records.count) }
-    package var isEmpty: Bool { records.isEmpty }
+    var end: Index { first + UInt64(records.count) }
+    var isEmpty: Bool { records.isEmpty }
 
     /// - Precondition: all of them are here.
-    package func records(in range: Range<Index>) -> [ByteBuffer] {
+    func records(in range: Range<Index>) -> [ByteBuffer] {
         guard !range.isEmpty else { return [] }
         precondition(
             range.lowerBound >= first && range.upperBound <= end,
@@ -27,11 +27,11 @@ package struct EntryWindow {
         return Array(records[Int(range.lowerBound - first)..<Int(range.upperBound - first)])
     }
 
-    package mutating func append(_ record: ByteBuffer) { records.append(record) }
+    mutating func append(_ record: ByteBuffer) { records.append(record) }
 
     /// Takes the place of all from `index` on by those of `entries` that do not come before it, whose records follow each
     /// other in `bytes`.
-    package mutating func take(
+    mutating func take(
         _ entries: [EntryHeader], from index: Index, in bytes: ByteBuffer, mutant: Mutant? = nil
     ) {
         let old = mutant == .overwrittenRecordsKept ? self : nil
@@ -49,26 +49,22 @@ package struct EntryWindow {
         }
     }
 
-    package mutating func truncate(from index: Index) {
+    mutating func truncate(from index: Index) {
         while end > index, !records.isEmpty { records.removeLast() }
         if records.isEmpty { first = index }
     }
 
     /// Makes the records of the entries that a leader's core appends of its own, up to the log's end: the one that its term
     /// begins with, and configurations.
-    package mutating func keepOwnEntries(of log: LogView, term: Term) {
+    mutating func keepOwnEntries(of log: LogView, term: Term) {
         if records.isEmpty { first = log.windowFirst }
         while end <= log.lastIndex {
             let configuration = log.configurations(in: end..<end + 1).first?.configuration
             var payload = ByteBuffer()
             configuration?.write(to: &payload)
-            var record = ByteBuffer()
-            let start = record.beginRecord(
-                configuration == nil ? .noOperation : .configuration, index: end, term: term,
-                length: payload.readableBytes)
-            record.writeImmutableBuffer(payload)
-            record.sealRecord(at: start)
-            records.append(record)
+            records.append(
+                EntryRecord.bytes(configuration == nil ? .noOperation : .configuration, index: end, term: term, payload)
+            )
         }
     }
 
@@ -79,7 +75,7 @@ package struct EntryWindow {
     /// Makes the records of new commands, which become the last.
     ///
     /// - Returns: the sizes of the records.
-    package mutating func append(
+    mutating func append(
         _ commands: [ByteBuffer], from index: Index, term: Term, stamp: (inout ByteBuffer, Int) -> Void
     ) -> [UInt32] {
         if records.isEmpty { first = index }
@@ -109,7 +105,7 @@ package struct EntryWindow {
     }
 
     /// Forgets what comes before `index`, where the core's window begins.
-    package mutating func forget(before index: Index) {
+    mutating func forget(before index: Index) {
         while first < index, !records.isEmpty {
             records.removeFirst()
             first += 1
@@ -118,7 +114,7 @@ package struct EntryWindow {
     }
 
     /// A snapshot took the place of all through `index`; what follows it stays if `keepsTail`.
-    package mutating func begin(behind index: Index, keepsTail: Bool) {
+    mutating func begin(behind index: Index, keepsTail: Bool) {
         if !keepsTail { records.removeAll() }
         forget(before: index + 1)
     }

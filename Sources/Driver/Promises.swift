@@ -2,21 +2,21 @@ import DequeModule
 import Raft
 
 /// Messages that tell what is on this member's disk, each held until its own write is there.
-package struct Promises {
+struct Promises {
     private var held: Deque<HeldMessage> = []
     /// The last write that is on the disk.
-    package private(set) var completedWrite: UInt64 = 0
+    private(set) var completedWrite: UInt64 = 0
 
-    package init() {}
+    init() {}
 
-    package var count: Int { held.count }
+    var count: Int { held.count }
 
-    package mutating func hold(_ messages: [HeldMessage]) { held.append(contentsOf: messages) }
+    mutating func hold(_ messages: [HeldMessage]) { held.append(contentsOf: messages) }
 
-    package mutating func completed(_ write: UInt64) { completedWrite = max(completedWrite, write) }
+    mutating func completed(_ write: UInt64) { completedWrite = max(completedWrite, write) }
 
     /// Those that may leave, in the order in which they were made: writes complete in their order.
-    package mutating func release() -> [Message] {
+    mutating func release() -> [Message] {
         var released: [Message] = []
         while let first = held.first, first.write <= completedWrite {
             released.append(first.message)

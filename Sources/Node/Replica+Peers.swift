@@ -205,13 +205,7 @@ extension Replica {
             }
         }
         let records = read.entries.map { entry in
-            var buffer = ByteBuffer()
-            let start = buffer.beginRecord(
-                entry.header.kind, index: entry.header.index, term: entry.header.term,
-                length: entry.payload.readableBytes)
-            buffer.writeImmutableBuffer(entry.payload)
-            buffer.sealRecord(at: start)
-            return buffer
+            EntryRecord.bytes(entry.header.kind, index: entry.header.index, term: entry.header.term, entry.payload)
         }
         drive { $0.entriesRead(for: peer, read.entries.map(\.header), records, now: Clock.now) }
         scheduleTurn()

@@ -196,12 +196,9 @@ package final class LogStore: Sendable {
     }
 
     private static func record(of configuration: Configuration, index: Index, term: Term) -> ByteBuffer {
-        var (record, payload) = (ByteBuffer(), ByteBuffer())
+        var payload = ByteBuffer()
         configuration.write(to: &payload)
-        let start = record.beginRecord(.configuration, index: index, term: term, length: payload.readableBytes)
-        record.writeImmutableBuffer(payload)
-        record.sealRecord(at: start)
-        return record
+        return EntryRecord.bytes(.configuration, index: index, term: term, payload)
     }
 
     /// Writes all of it in one commit, or nothing.

@@ -22,14 +22,7 @@ struct SimulatedEntry {
         configuration = header.kind == .configuration ? Configuration(from: &bytes) : nil
     }
 
-    var record: ByteBuffer {
-        var record = ByteBuffer()
-        let start = record.beginRecord(
-            header.kind, index: header.index, term: header.term, length: payload.readableBytes)
-        record.writeImmutableBuffer(payload)
-        record.sealRecord(at: start)
-        return record
-    }
+    var record: ByteBuffer { EntryRecord.bytes(header.kind, index: header.index, term: header.term, payload) }
 
     static func payload(_ configuration: Configuration) -> ByteBuffer {
         var payload = ByteBuffer()

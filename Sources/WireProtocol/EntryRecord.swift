@@ -40,6 +40,17 @@ package struct EntryRecord: Sendable {
     }
 }
 
+extension EntryRecord {
+    /// The record of an entry, in a buffer of its own.
+    package static func bytes(_ kind: EntryKind, index: Index, term: Term, _ payload: ByteBuffer) -> ByteBuffer {
+        var record = ByteBuffer()
+        let start = record.beginRecord(kind, index: index, term: term, length: payload.readableBytes)
+        record.writeImmutableBuffer(payload)
+        record.sealRecord(at: start)
+        return record
+    }
+}
+
 extension ByteBuffer {
     /// Writes the head of a record whose payload of `length` bytes must follow; `sealRecord` completes it.
     package mutating func beginRecord(_ kind: EntryKind, index: Index, term: Term, length: Int) -> Int {
