@@ -191,8 +191,8 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", "banyan-sim", "banyan-powercut",
-                "CrashPoints", "FileTree", "LMDB",
-                nioCore, nioPosix,
+                "CrashPoints", "FileTree", "LMDB", "RaftLog", "Snapshots",
+                nioCore, nioPosix, crypto,
             ],
             swiftSettings: strict),
     ],

@@ -152,31 +152,28 @@ extension Replica {
         scheduleTurn()
     }
 
-    /// How long a member that is about to end may take to find a successor and to answer what it took up.
-    private static let drainMax: Nanoseconds = 1_000_000_000
-
-    /// How long a member goes on refusing before it ends. Clients learn by a refusal that they must ask another; a request
-    /// on its way to a connection that closes would have no answer, and a write without one is unknown.
-    private static let farewell: Nanoseconds = 100_000_000
-
     /// Takes no more writes, answers those that were taken, hands leadership over, and calls `settled`.
     func drain(then settled: @escaping () -> Void) {
-        draining = (core.now + Self.drainMax, settled)
+        draining = (Draining(term: core.term, now: core.now), settled)
         continueDraining()
         scheduleTurn()
     }
 
     func continueDraining() {
-        guard let (deadline, settled) = draining else { return }
-        let hasSuccessor = !core.configuration.otherVoters(than: core.id).isEmpty
-        if core.role == .leader, hasSuccessor, core.transferTarget == nil { step(.transferLeadership(to: nil)) }
-        let isIdle = !driver.isProposing && lastReport.applied.index >= driver.handedOut
-        let isOver = isIdle && (core.role != .leader || !hasSuccessor)
-        let now = Clock.now
-        if isOver, farewellEnd == nil { farewellEnd = min(deadline, now + (connections.isEmpty ? 0 : Self.farewell)) }
-        guard now >= farewellEnd ?? deadline else { return }
-        draining = nil
-        settled()
+        guard let settled = draining?.settled else { return }
+        let standing = Draining.Standing(
+            term: core.term, isLeader: core.role == .leader,
+            otherVoters: core.configuration.otherVoters(than: core.id).count,
+            isHandingOver: core.transferTarget != nil,
+            hasWork: driver.isProposing || lastReport.applied.index < driver.handedOut,
+            hasConnections: !connections.isEmpty)
+        switch draining?.state.next(standing, now: Clock.now) {
+        case .wait, nil: break
+        case .handOver: step(.transferLeadership(to: nil))
+        case .end:
+            draining = nil
+            settled()
+        }
     }
 
     /// Tells those who wait how a transfer ended: the leader's own step into another role, or the end of its time.

@@ -136,10 +136,8 @@ final class Replica {
     /// Who waits for leadership to be handed over.
     var transferWaiters: [(Replica.TransferOutcome) -> Void] = []
     enum TransferOutcome { case done, failed }
-    /// Of a member that is about to end: when it ends at the latest, and who waits for that.
-    var draining: (deadline: Nanoseconds, settled: () -> Void)?
-    /// When it is over, once nothing is left to be done.
-    var farewellEnd: Nanoseconds?
+    /// Of a member that is about to end, and who waits for that.
+    var draining: (state: Draining, settled: () -> Void)?
     var isStopped = false
     /// Changes of membership that are not committed yet, by the index of their entry.
     var membershipWaiters: [(index: Index, waiter: Waiter)] = []

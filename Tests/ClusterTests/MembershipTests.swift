@@ -77,6 +77,33 @@ struct MembershipTests {
         await client.close()
     }
 
+    @Test("so many addresses are asked at once who is there, and no more, whoever asks for that")
+    func probes() async throws {
+        let cluster = try await TestCluster.start(members: 1, spare: 1)
+        let mute = try RawListener(on: cluster.ports[1])
+        let operators = try (0..<3).map { _ in try Forger.client(to: cluster.ports[0]) }
+        for (number, asking) in operators.enumerated() {
+            for request in UInt64(1)...4 {
+                let add = Forger.bytes {
+                    MembershipRequest(.add, id: UInt64(number) * 4 + request + 1, address: cluster.addresses[1])
+                        .write(to: &$0)
+                }
+                asking.say(Forger.frame(Frame.Kind.changeMembership.rawValue, add, request: request, deadline: 60_000))
+            }
+        }
+        var answers: [MembershipAnswer: Int] = [:]
+        for asking in operators {
+            for _ in 1...4 {
+                var body = try #require(try asking.frame()).body
+                answers[try #require(body.readInteger(as: UInt16.self).flatMap(MembershipAnswer.init)), default: 0] += 1
+            }
+        }
+        #expect(answers == [.underWay: 8, .nobodyAnswers: 4])
+        var calls = 0
+        while mute.accept() != nil { calls += 1 }
+        #expect(calls == 4)
+    }
+
     @Test("two learners vote and two members go, each in one change")
     func together() async throws {
         let cluster = try await TestCluster.start(members: 3, spare: 2)

@@ -1,6 +1,10 @@
 import BanyanClient
 import Foundation
+import NIOCore
+import Raft
+import RaftLog
 import Testing
+import WireProtocol
 
 /// What a member says and does that has yet to begin.
 @Suite("How a member starts")
@@ -58,6 +62,47 @@ struct StartTests {
         }
         #expect(isWaitedFor)
         #expect(try await cluster.leader() == 1)
+    }
+
+    @Test("a member whose recorded address is every address serves where clients find it, and gets a true one")
+    func wildcardAddress() async throws {
+        let cluster = try await TestCluster.start(members: 1)
+        let client = cluster.client()
+        _ = try await client.put("/f", [1])
+        try cluster.signal(1, SIGTERM)
+        let everywhere = "0.0.0.0:\(cluster.ports[0])"
+        try Self.record(everywhere, in: cluster.directory(1))
+        try cluster.start(1, options: ["--listen", everywhere])
+        #expect(try await client.put("/f", [2]) > 0)
+        #expect(try await client.members().map(\.address) == [everywhere])
+        await client.close()
+        func banyan(_ arguments: String...) async throws -> (code: Int32, output: String, errors: String) {
+            try await cluster.run("banyan", ["--nodes", cluster.addresses[0]] + arguments)
+        }
+        #expect(try await banyan("put", "/g", "/dev/null").code == 0)
+        let moved = try await banyan("member", "set-address", "1", cluster.addresses[0])
+        #expect(moved.code == 0 && moved.output.contains(cluster.addresses[0]), "\(moved)")
+    }
+
+    /// As programs did that took any address for one where others find a member.
+    private static func record(_ address: String, in directory: String) throws {
+        let store = try LogStore(path: directory + "/log")
+        let recovered = try store.recover()
+        let (log, term) = (recovered.log, recovered.row.hardState.term)
+        let configuration = log.configuration(at: log.lastIndex)
+        var members = configuration.members
+        members[0].address = address
+        var payload = ByteBuffer()
+        Configuration(clusterID: configuration.clusterID, members: members).write(to: &payload)
+        let index = log.lastIndex + 1
+        let record = EntryRecord.bytes(.configuration, index: index, term: term, payload)
+        let writer = LogWriter(
+            store: store, row: recovered.row, lastIndex: log.lastIndex, completed: { _ in },
+            failed: { Issue.record("\($0)") })
+        let write = Write(
+            number: 1, hardState: HardState(term: term, vote: nil, commit: log.lastIndex), entries: index..<index + 1)
+        writer.send(LogWriter.Request(write: write, records: [record]))
+        writer.close()
     }
 }
 
