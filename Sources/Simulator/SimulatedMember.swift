@@ -427,7 +427,9 @@ final class SimulatedMember {
         for record in records {
             let entry = try SimulatedEntry(record: record)
             let previous = entries.last?.header.term ?? core.log.term(at: entry.header.index - 1) ?? 0
-            let old = entry.configuration == nil ? nil : core.log.configuration(at: entry.header.index - 1)
+            // The first follows none: before it, a newcomer knows one that came later.
+            let hasFormer = entry.configuration != nil && entry.header.index > 1
+            let old = hasFormer ? core.log.configuration(at: entry.header.index - 1) : nil
             try invariants.appended(entry, after: previous, replacing: old)
             entries.append(entry)
         }
