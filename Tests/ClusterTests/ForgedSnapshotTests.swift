@@ -20,7 +20,9 @@ struct ForgedSnapshotTests {
         /// Takes it as a client does.
         init(of cluster: TestCluster, _ client: BanyanClient) async throws {
             var pieces: [ByteBuffer] = []
-            try await client.snapshot(of: cluster.addresses[try await cluster.leader() - 1]) { pieces.append($0.slice()) }
+            try await client.snapshot(of: cluster.addresses[try await cluster.leader() - 1]) {
+                pieces.append($0.slice())
+            }
             header = try SnapshotHeader(pieces.removeFirst())
             pairs = pieces.removeLast().getInteger(at: 4, as: UInt64.self) ?? 0
             chunks = pieces
@@ -49,8 +51,10 @@ struct ForgedSnapshotTests {
         for (number, bytes, isLast) in pieces {
             connection.say(
                 Forger.bytes {
-                    SnapshotPiece(from: from.peer, to: to.peer, term: term, number: number, isLast: isLast, bytes: bytes)
-                        .write(to: &$0)
+                    SnapshotPiece(
+                        from: from.peer, to: to.peer, term: term, number: number, isLast: isLast, bytes: bytes
+                    )
+                    .write(to: &$0)
                 })
             guard let frame = try connection.frame() else { break }
             outcomes.append(try SnapshotReceipt(frame).outcome)
@@ -79,7 +83,8 @@ struct ForgedSnapshotTests {
         let reversed = Array(Self.inOrder(sound.whole).reversed())
         let attacks: [(String, [(number: UInt32, bytes: ByteBuffer, isLast: Bool)], SnapshotReceipt.Outcome)] = [
             ("noise", [(0, noise, false)], .refused), ("noise as its end", [(0, noise, true)], .refused),
-            ("nothing", [(0, ByteBuffer(), false)], .refused), ("a header alone", [Self.inOrder(sound.whole)[0]], .taken),
+            ("nothing", [(0, ByteBuffer(), false)], .refused),
+            ("a header alone", [Self.inOrder(sound.whole)[0]], .taken),
             ("a changed piece", changed, .refused), ("another cluster's", Self.inOrder(elsewhere.whole), .refused),
             ("its end first", reversed, .refused), ("a piece of the last number", [(.max, noise, false)], .refused),
             // It holds nothing that the follower lacks.
