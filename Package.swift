@@ -185,7 +185,10 @@ let package = Package(
         .testTarget(name: "MirrorTests", dependencies: ["Mirror", "BanyanClient", "FileTree"], swiftSettings: strict),
         .testTarget(
             name: "NodeTests",
-            dependencies: ["Node", "Transport", "RaftLog", "FileTree", "Raft", "WireProtocol", nioCore, nioEmbedded],
+            dependencies: [
+                "Node", "Driver", "Transport", "RaftLog", "FileTree", "Raft", "Snapshots", "WireProtocol", nioCore,
+                nioEmbedded,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",

@@ -12,13 +12,15 @@ struct DiskSpace {
     static let resumeBytes: UInt64 = 256 << 20
 
     /// As this member measured, and as the others last said.
-    private(set) var own: UInt64 = .max
+    private(set) var usage = DiskUsage()
     private(set) var peers: [PeerID: UInt64] = [:]
     private(set) var isLow = false
 
     init(reserve: UInt64) { self.reserve = reserve }
 
-    mutating func measured(_ bytes: UInt64) { own = bytes }
+    var own: UInt64 { usage.freeBytes }
+
+    mutating func measured(_ usage: DiskUsage) { self.usage = usage }
 
     /// A sound member says so with each answer; more often than that, the last word has to do.
     mutating func told(_ bytes: UInt64, by peer: PeerID, now: Nanoseconds) {

@@ -12,8 +12,12 @@ struct DiskWatch {
     /// A write that takes so long is worth a line; what is quicker is a busy disk.
     static let toldAfter: Nanoseconds = 1_000_000_000
 
+    /// How often the log was committed: entries by commits is how well one sync is shared.
+    private(set) var commits: UInt64 = 0
     private var stoodStillSince: Nanoseconds?
     private var gaveWayAt: Nanoseconds = 0
+
+    mutating func committed() { commits += 1 }
 
     /// - Parameters:
     ///   - began: when the oldest write that is not on the disk began.

@@ -52,7 +52,7 @@ extension Replica {
         }
         let this = NIOLoopBound(self, eventLoop: loop)
         let loop = loop
-        let fetch = snapshotFetch
+        let fetch = snapshotFetch()
         let commit = core.commit
         Task {
             let found = await fetch.look()
@@ -77,8 +77,10 @@ extension Replica {
         }
         let reason = "the log holds what the cluster never decided, from entry \(from) on"
         logger.error("damaged: a sound copy will be taken from the others", metadata: ["damage": "\(reason)"])
-        do { try StateDamage(kind: .contradicted, reason: reason).mark(directory) } catch { return unwritable(error) }
+        do { try StateDamage(kind: .contradicted, reason: reason).mark(directory) } catch {
+            return server.unwritable(error)
+        }
         // It takes no part in its cluster before that.
-        drain { [restart] in restart(reason) }
+        drain { [server] in server.restart(reason) }
     }
 }

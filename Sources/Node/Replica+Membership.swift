@@ -9,8 +9,6 @@ import WireProtocol
 extension Replica {
     /// How long whoever is to come may take to answer.
     private static let probeMax = TimeAmount.seconds(2)
-    /// So many addresses are asked at once at most: nobody makes a leader connect everywhere.
-    private static let probesMax = 4
 
     func listMembers(for waiter: Waiter) {
         guard core.role == .leader else { return refuse(waiter, core.leader == nil ? .noLeader : .notLeader) }
@@ -87,15 +85,13 @@ extension Replica {
     /// Asks whoever answers at `address` who that is.
     private func probe(_ address: String, for waiter: Waiter, then use: @escaping (Welcome) -> Void) {
         guard let address = Address(address) else { return settle(waiter, .nobodyAnswers) }
-        guard probesUnderWay < Self.probesMax else { return settle(waiter, .underWay) }
-        probesUnderWay += 1
-        var isOver = false
+        guard membership.beginProbe() else { return settle(waiter, .underWay) }
+        let answer = Once()
         // Held by the end of the time that it has.
         let link = PeerLink(
             to: address, on: loop, hello: { [unowned self] in hello(.control) },
             onWelcome: { [weak self] link, _, welcome in
-                guard let self, !isOver, !isStopped else { return false }
-                isOver = true
+                guard let self, !isStopped, answer.take() else { return false }
                 if UInt16(max(1, welcome.knownVersion)) < lastReport.applied.clusterVersion {
                     settle(waiter, .olderProgram)
                 } else {
@@ -105,45 +101,35 @@ extension Replica {
                 return false
             }, onBreak: { _, _, _ in })
         link.start()
-        let this = NIOLoopBound((self, link), eventLoop: loop)
-        let end = NIOLoopBound(
-            {
-                isOver
-                    ? false
-                    : {
-                        isOver = true; return true
-                    }()
-            }, eventLoop: loop)
+        let this = NIOLoopBound((self, link, answer), eventLoop: loop)
         loop.scheduleTask(in: Self.probeMax) {
-            let (replica, link) = this.value
-            replica.probesUnderWay -= 1
+            let (replica, link, answer) = this.value
+            replica.membership.endProbe()
             link.stop()
-            if end.value(), !replica.isStopped { replica.settle(waiter, .nobodyAnswers) }
+            if answer.take(), !replica.isStopped { replica.settle(waiter, .nobodyAnswers) }
         }
     }
 
-    /// Makes the changes once the new majority has answered a heartbeat from now on: one that died a moment ago must not
-    /// count as there.
+    /// Makes the changes once the new majority has answered a heartbeat from now on.
     private func change(_ changes: [MembershipChange], for waiter: Waiter) {
         step(.tick)
-        tryChange(PendingChange(changes: changes, waiter: waiter, round: core.lastRound + 1, since: core.now))
+        tryChange(
+            MembershipQueue.Change(changes: changes, waiter: waiter, round: core.lastRound + 1, since: core.now))
     }
 
     func retryChanges() {
-        let changes = pendingChanges
-        pendingChanges = []
-        for change in changes { tryChange(change) }
+        for change in membership.takeWaiting() { tryChange(change) }
     }
 
-    private func tryChange(_ change: PendingChange) {
+    private func tryChange(_ change: MembershipQueue.Change) {
         let (changes, waiter) = (change.changes, change.waiter)
         switch core.membershipRefusal(of: changes, heardAfter: change.round) {
         case .unreachableMajority where core.now - change.since < core.limits.electionTimeout:
-            pendingChanges.append(change)
+            membership.wait(change)
         case nil:
             // At the time of the question: in between, this leader could find that it leads no more.
             step(.changeMembership(changes), now: core.now)
-            membershipWaiters.append((core.log.configurationIndex, waiter))
+            membership.propose(waiter, at: core.log.configurationIndex)
             scheduleTurn()
         case .removesLeader where staying(after: changes) != nil:
             // One that stays leads first; the client asks it then.
@@ -176,37 +162,31 @@ extension Replica {
 
     /// Answers changes that are committed, and whose joint configuration is left.
     func settleMembership() {
-        guard !membershipWaiters.isEmpty, core.role == .leader, !core.configuration.isJoint,
-            core.log.configurationIndex <= core.commit
-        else { return }
-        let waiters = membershipWaiters
-        membershipWaiters = []
-        for (index, waiter) in waiters {
-            if index <= core.commit { settle(waiter, .done) } else { membershipWaiters.append((index, waiter)) }
-        }
+        guard core.role == .leader else { return }
+        for waiter in membership.settle(core.log, commit: core.commit) { settle(waiter, .done) }
     }
 
     // MARK: what follows from a configuration
 
     /// Connects with who came, and lets go who left. To be called when another configuration is in force.
     func adoptConfiguration() {
-        configurationChanges = core.log.configurationChanges
+        turns.configurationChanges = core.log.configurationChanges
         logger.info(
             "configuration",
             metadata: [
                 "members": "\(core.configuration.text)", "index": "\(core.log.configurationIndex)",
                 "joint": "\(core.configuration.isJoint)",
             ])
-        for peer in links.keys.sorted() where !core.configuration.peers.contains(peer) { disconnect(peer) }
+        for peer in peers.linked where !core.configuration.peers.contains(peer) { disconnect(peer) }
         for peer in core.configuration.peers where peer != core.id {
             // Another directory of this member's own id, the one that it lost or that takes its place: neither needs the other.
             guard let member = recorded(peer), member.id != identity.memberID else { continue }
-            let old = links[peer]?[.control]?.address
+            let old = peers.address(of: peer)
             if old == Address(member.address) { continue }
             if old != nil { stopLinks(to: peer) }
             connect(member)
         }
-        configurationAdopted()
+        server.configurationAdopted()
     }
 
     /// Whether this member leads, and it is settled that the peer belongs to the cluster no more.
@@ -239,39 +219,33 @@ extension Replica {
     /// Tells, once, that this member was let go. A newcomer that reads the cluster's past was not in it either.
     func warnIfRemoved() {
         guard core.log.configurationIndex > 0, core.log.configurationIndex <= core.commit else { return }
-        let isMember = core.configuration.peers.contains(core.id)
-        if wasMember, !isMember {
+        if belonging.settled(isMember: core.configuration.peers.contains(core.id)) {
             logger.warning("this member was removed from the cluster; it can be stopped, and its directory deleted")
         }
-        if isMember { isRemoved = false } else if wasMember { isRemoved = true }
-        wasMember = isMember
     }
 
-    /// A member that was let go while it could not hear of it learns it from others. It goes on: anybody may say such a thing.
+    /// A member that was let go while it could not hear of it learns it from others.
     func isDisowned(by member: Member, _ reason: String) {
         guard core.leader == nil else { return }
-        if disowned == nil {
-            logger.warning(
-                "this member seems to be removed from the cluster; if it was, stop it and delete its directory",
-                metadata: [
-                    "peer": "\(member.id)", "address": "\(member.address)", "reason": "\(ForeignText.plain(reason))",
-                ])
-        }
-        disowned = (member.peer, ForeignText.plain(reason), disowned?.since ?? core.now)
+        let reason = ForeignText.plain(reason)
+        guard belonging.disowned(by: member.peer, reason, now: core.now) else { return }
+        logger.warning(
+            "this member seems to be removed from the cluster; if it was, stop it and delete its directory",
+            metadata: ["peer": "\(member.id)", "address": "\(member.address)", "reason": "\(reason)"])
     }
-
-    private static let disownedMin: Nanoseconds = 3_000_000_000
 
     /// What clients are told by a member that nobody leads any more, since it belongs to no cluster; nil of any other.
     var removedGoodbye: Goodbye? {
-        guard core.leader == nil, isRemoved || disowned != nil else { return nil }
-        // An election is over sooner: then it was said by somebody who knows nothing.
-        guard isRemoved || core.now - (disowned?.since ?? core.now) >= Self.disownedMin else { return nil }
-        let how = disowned.map { " (member \(memberID(of: $0.by)) says: \($0.reason))" } ?? ""
+        guard core.leader == nil, let verdict = belonging.verdict(now: core.now) else { return nil }
+        let (how, word): (String, Belonging.Word?) =
+            switch verdict {
+            case .removed(let word): ("was", word)
+            case .seemsRemoved(let word): ("seems to be", word)
+            }
+        let source = word.map { " (member \(memberID(of: $0.peer)) says: \($0.reason))" } ?? ""
         return Goodbye(
             .unknownIncarnation,
-            "member \(identity.memberID) \(isRemoved ? "was" : "seems to be") removed from the cluster; ask the others\(how)"
-        )
+            "member \(identity.memberID) \(how) removed from the cluster; ask the others\(source)")
     }
 
     /// What the peer is to know last leaves with this turn.
@@ -284,9 +258,8 @@ extension Replica {
     }
 
     private func stopLinks(to peer: PeerID) {
-        for link in (links.removeValue(forKey: peer) ?? [:]).values { link.stop() }
+        for link in peers.unlink(peer) { link.stop() }
         driver.knows(peer, clusterVersion: nil)
-        refusals.forget(peer)
     }
 
     // MARK: the cluster version
@@ -294,7 +267,7 @@ extension Replica {
     /// Brings the newest version into force that every member knows.
     func raiseVersionIfPossible() {
         let inForce = lastReport.applied.clusterVersion
-        guard damage == nil, let version = driver.raiseVersionIfPossible() else { return }
+        guard health.damage == nil, let version = driver.raiseVersionIfPossible() else { return }
         logger.info("cluster version", metadata: ["from": "\(inForce)", "to": "\(version)"])
         scheduleTurn()
     }

@@ -26,7 +26,7 @@ extension Replica {
             lanes[lane] = link
             link.start()
         }
-        links[member.peer] = lanes
+        peers.link(member.peer, lanes)
     }
 
     func hello(_ lane: Lane) -> Hello {
@@ -44,7 +44,7 @@ extension Replica {
         -> Bool
     {
         guard welcome.incarnation == member.peer.rawValue else {
-            if refusals.refused(member.peer, "it has another directory than the recorded one") {
+            if peers.refused(member.peer, "it has another directory than the recorded one") {
                 logger.warning(
                     "peer has another directory than the recorded one; if that was lost, run 'banyan member replace'",
                     metadata: ["peer": "\(member.id)", "address": "\(member.address)"])
@@ -57,8 +57,8 @@ extension Replica {
             connection.write { buffer in buffer.writeFrame(.genesis) { configuration.write(to: &$0) } }
             connection.flush()
         }
-        refusals.welcomed(member.peer)
-        if disowned?.by == member.peer { disowned = nil }
+        peers.welcomed(member.peer)
+        belonging.welcomed(by: member.peer)
         let knownVersion = UInt16(max(1, welcome.knownVersion))
         driver.knows(member.peer, clusterVersion: knownVersion)
         if knownVersion < lastReport.applied.clusterVersion {
@@ -84,7 +84,7 @@ extension Replica {
         // Not even a cluster that was given up ends at such a word: anybody may say it.
         if let goodbye, goodbye.code != .shuttingDown {
             let reason = ForeignText.plain(goodbye.reason)
-            if refusals.refused(member.peer, reason) {
+            if peers.refused(member.peer, reason) {
                 logger.warning(
                     "peer refused",
                     metadata: ["peer": "\(member.id)", "address": "\(member.address)", "reason": "\(reason)"])
@@ -105,7 +105,7 @@ extension Replica {
     /// Sends by the lane that fits; without a connection the message is lost, and Raft sends another.
     func send(_ message: Message, _ records: [ByteBuffer] = []) {
         let lane: Lane = if case .append = message.body { .append } else { .control }
-        guard let connection = links[message.to]?[lane]?.connection ?? strangers[message.to] else { return }
+        guard let connection = peers.connection(to: message.to, by: lane) else { return }
         // A peer that takes in nothing gets no more to take in: Raft sends it again, later.
         if lane == .append, connection.channel?.isWritable == false { return }
         if !records.isEmpty {
@@ -114,10 +114,10 @@ extension Replica {
                 for record in records { buffer.writeImmutableBuffer(record) }
             }
         } else {
-            let digest = core.role == .leader ? agreedDigest : ownDigests.last
+            let digest = core.role == .leader ? digests.agreed : digests.last
             connection.write { message.writeHead(to: &$0, freeBytes: space.own, digest: digest) }
         }
-        markDirty(connection)
+        clients.markDirty(connection)
     }
 
     func handlePeer(_ frame: Frame, from peer: PeerID, on connection: FrameConnection) throws {
@@ -126,7 +126,7 @@ extension Replica {
         // A message must come from whom the connection's hello named, and mean this directory.
         guard message.from == peer, message.to.rawValue == identity.incarnation else { return }
         // The recorded address may be out of date: then this is the way back.
-        strangers[peer] = connection
+        peers.heard(peer, on: connection)
         if let records = peerMessage.records, case .append(let append) = message.body,
             !canExecute(append.entries, in: records)
         {
@@ -167,20 +167,20 @@ extension Replica {
 
     func report(_ offence: Offence) {
         let member = core.configuration.member(offence.peer)
-        guard offences.note(offence, isMember: member != nil, now: Clock.now) else { return }
+        guard peers.note(offence, isMember: member != nil, now: Clock.now) else { return }
         let id = member.map { "\($0.id)" } ?? "\(offence.peer)"
         logger.error(
             "a peer's message was ignored: no sound member sends it",
             metadata: [
-                "peer": "\(id)", "from": "\(strangers[offence.peer]?.remoteAddress ?? "?")", "term": "\(offence.term)",
+                "peer": "\(id)", "from": "\(peers.origin(of: offence.peer))", "term": "\(offence.term)",
                 "reason": "\(offence.kind.rawValue)",
-                "count": "\(offences.count(of: offence.kind))",
+                "count": "\(peers.offences.count(of: offence.kind))",
             ])
     }
 
     /// Says once that a member must be replaced.
     func warnOfRegressedPeers() {
-        for progress in core.peers where progress.state == .regressed && regressed.insert(progress.peer).inserted {
+        for progress in core.peers where progress.state == .regressed && peers.isNewlyRegressed(progress.peer) {
             let id = core.configuration.member(progress.peer)?.id ?? 0
             logger.error(
                 "peer lost what it had acknowledged: its directory was restored from an old copy; replace it",
@@ -191,7 +191,7 @@ extension Replica {
     /// Entries for a peer that lags behind the window are read from the disk, on the reader's thread.
     func read(_ request: EntriesRequest) {
         let this = NIOLoopBound(self, eventLoop: loop)
-        reader.read(request) { entries in this.value.entriesRead(request.peer, entries) }
+        threads.reader.read(request) { entries in this.value.entriesRead(request.peer, entries) }
     }
 
     func entriesRead(_ peer: PeerID, _ read: ReadEntries) {
@@ -199,7 +199,7 @@ extension Replica {
         // An entry that is in the log by all that is known, and can't be read: it may have been acknowledged, so this member
         // may not vote or lead as if it had it. (One that was compacted meanwhile is no loss.)
         if let failure = read.failure {
-            guard case .corruptEntry(let index) = failure else { return fatal("\(failure)") }
+            guard case .corruptEntry(let index) = failure else { return server.fatal("\(failure)") }
             if index > core.log.compactedIndex, index <= core.durableIndex, core.role == .leader {
                 entryIsDamaged(index)
             }

@@ -10,20 +10,20 @@ extension Replica {
     // MARK: the log writer
 
     func hand(_ write: Write, _ records: [ByteBuffer]) {
-        if let snapshot = write.snapshot { switchState(to: snapshot, write) }
+        if let snapshot = write.snapshot { install(snapshot, by: write) }
         if write.truncates { tail.truncate(from: write.entries.lowerBound) }
         if let last = write.entries.last {
             tail.append(through: last, bytes: records.reduce(0) { $0 + $1.readableBytes })
         }
-        logWriter.send(
-            LogWriter.Request(write: write, records: records, stateNumber: write.snapshot == nil ? nil : stateNumber))
+        let stateNumber = write.snapshot == nil ? nil : exchange.number
+        threads.logWriter.send(LogWriter.Request(write: write, records: records, stateNumber: stateNumber))
     }
 
     func saved(_ write: UInt64) {
         guard !isStopped else { return }
-        logCommits += 1
+        diskWatch.committed()
         step(.saved(write: write))
-        removeFormerStates()
+        settleExchange()
         scheduleTurn()
     }
 
@@ -52,17 +52,9 @@ extension Replica {
         }
     }
 
-    /// Removes the states that another took the place of: once the log names that one, and the state thread has left them.
-    private func removeFormerStates() {
-        guard switchWrite ?? 0 <= driver.completedWrite, !formerStates.isEmpty, isStateSettled else { return }
-        switchWrite = nil
-        for former in formerStates where former != stateNumber { reader.removeState(former) }
-        formerStates = []
-    }
-
     /// Whether this is the state that the log names as the member's.
     func isCurrent(_ environment: StateEnvironment) -> Bool {
-        environment.path == DataDirectory.statePath(in: directory, stateNumber)
+        environment.path == DataDirectory.statePath(in: directory, exchange.number)
     }
 
     /// Whether the state thread is with that state, as far as it has told; just after a change it is with the former one.
@@ -80,21 +72,20 @@ extension Replica {
         guard isCurrent(report.environment) else { return }
         lastReport = report
         lastReport.answers = []
-        removeFormerStates()
+        settleExchange()
         if !report.digests.isEmpty { remember(report.digests) }
         if let error = report.damage { stateIsDamaged(StateDamage(error)) }
         drive { $0.executed(report.applied, now: Clock.now) }
         continueDraining()
         beginBackups()
         makeSpoolIfWanted()
-        finishRewriting()
         driver.reclaimIfDue(now: Clock.now)
         raiseVersionIfPossible()
         compactIfDue()
     }
 
     private func forward(_ answers: StateReport.Answers) {
-        guard let connection = connections[answers.connection] else { return }
+        guard let connection = clients[answers.connection] else { return }
         connection.requestsInFlight -= answers.count
         if answers.reads > 0 {
             connection.readsEnd(answers.reads, reserved: answers.reservedBytes, bytesMax: answers.readBytesMax)
@@ -102,15 +93,14 @@ extension Replica {
         for read in answers.tooLong { waitForRoom(read, of: connection) }
         // Long frames go to the socket at once, which may end the connection: what it holds is counted by then.
         connection.write(frames: answers.frames)
-        markDirty(connection)
+        clients.markDirty(connection)
         admitReads(of: connection)
     }
 
     private func measuredUsage(_ measured: DiskUsage) {
-        usage = measured
-        space.measured(measured.freeBytes)
+        space.measured(measured)
         guard !measured.isInPlace else { return }
-        fatal(
+        server.fatal(
             "\(directory): its files were deleted, moved or replaced while this member ran, so that what it writes is "
                 + "lost; put them back, or start it with an empty directory and run 'banyan member replace'")
     }
@@ -118,7 +108,7 @@ extension Replica {
     /// A leader stops taking puts in time, and takes them again by itself.
     func decideOnSpace() {
         guard core.role == .leader else { return }
-        let voters = core.configuration.members.filter { !$0.isLearner }.map(\.peer)
+        let voters = core.configuration.voters
         let heard = core.peers.filter { core.now - $0.lastContact < core.limits.electionTimeout }.map(\.peer)
         let isChanged = space.decide(
             leader: core.id, voters: voters, present: voters.filter { $0 == core.id || heard.contains($0) })

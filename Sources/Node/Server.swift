@@ -444,7 +444,7 @@ package final class Server {
             id: PeerID(identity.incarnation), hardState: recovered.row.hardState, log: recovered.log,
             applied: applied, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
         let threads = Replica.Threads(
-            logWriter: logWriter, stateThread: stateThread,
+            logWriter: logWriter, state: stateThread,
             reader: ReaderThread(
                 store: directory.store, directory: directory.path, reserve: options.reserve / 2, loop: loop),
             spooler: SpoolThread(directory: directory.path, reserve: options.reserve / 2, loop: loop),
@@ -452,11 +452,16 @@ package final class Server {
             rewriter: RewriteThread(
                 log: directory.store, directory: directory.path, reserve: options.reserve,
                 knownVersion: options.knownVersion, loop: loop))
+        let beginning = Replica.Beginning(
+            core: core, report: report, stateNumber: recovered.row.stateNumber, unusedState: unusedState,
+            tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex))
+        let calls = Replica.ServerCalls(
+            fatal: fatal, restart: restart, unwritable: { this.value.unwritable($0) },
+            configurationAdopted: { [unowned self] in tellGenesis() },
+            isStarved: { [unowned self] in starvedAt != nil })
         let replica = Replica(
-            loop: loop, identity: identity, core: core, report: report, stateNumber: recovered.row.stateNumber,
-            unusedState: unusedState, tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex),
-            threads: threads, options: options, memory: memory, logger: logger, fatal: fatal, restart: restart,
-            unwritable: { this.value.unwritable($0) })
+            beginning, on: loop, identity: identity, threads: threads, options: options, memory: memory,
+            logger: logger, server: calls)
         logger.info(
             "recovered",
             metadata: [
@@ -466,8 +471,6 @@ package final class Server {
             ])
         phase = .running(replica)
         for connection in connections.values { replica.accept(connection) }
-        replica.isStarved = { [unowned self] in starvedAt != nil }
-        replica.configurationAdopted = { [unowned self] in tellGenesis() }
         replica.start()
     }
 

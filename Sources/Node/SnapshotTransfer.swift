@@ -17,8 +17,6 @@ final class SnapshotTransfer {
     private static let silenceMax = TimeAmount.seconds(8)
 
     let peer: PeerID
-    /// What the snapshot covers at the least: the log must keep what follows.
-    let floor: Index
     /// The last entry that the snapshot covers; nil before there is one.
     var index: Index? { spool?.header.metadata.index }
     /// Bytes sent so far.
@@ -48,13 +46,12 @@ final class SnapshotTransfer {
 
     /// - Parameter ended: called once, when the peer confirmed the last piece or the transfer broke off.
     init(
-        from: PeerID, to peer: PeerID, term: Term, floor: Index, rate: Int, reader: ReaderThread, loop: any EventLoop,
+        from: PeerID, to peer: PeerID, term: Term, rate: Int, reader: ReaderThread, loop: any EventLoop,
         ended: @escaping (SnapshotTransfer, _ isInstalled: Bool) -> Void
     ) {
         self.from = from
         self.peer = peer
         self.term = term
-        self.floor = floor
         self.rate = rate
         self.reader = reader
         self.loop = loop

@@ -27,6 +27,12 @@ struct DiskSpaceTests {
         #expect(Self.free(disk: 5, state: (1000, 500), log: (1000, 500)) == 5)
     }
 
+    private static func usage(_ free: UInt64) -> DiskUsage {
+        var usage = DiskUsage()
+        usage.freeBytes = free
+        return usage
+    }
+
     @Test(
         "puts are refused when the leader or a majority has no room, and taken again when there is more than just enough"
     )
@@ -34,7 +40,7 @@ struct DiskSpaceTests {
         let peers = (1...3).map { PeerID($0) }
         var space = DiskSpace(reserve: 100)
         let decide = { (space: inout DiskSpace) in space.decide(leader: peers[0], voters: peers, present: peers) }
-        space.measured(1000)
+        space.measured(Self.usage(1000))
         space.told(50, by: peers[1], now: 0)
         #expect(!decide(&space) && !space.isLow, "one of three can be spared")
         space.told(99, by: peers[2], now: 0)
@@ -43,9 +49,9 @@ struct DiskSpaceTests {
         #expect(!decide(&space) && space.isLow, "no more than just enough")
         space.told(100 + DiskSpace.resumeBytes, by: peers[2], now: 0)
         #expect(!decide(&space) && space.isLow, "the leader's own has as little")
-        space.measured(100 + DiskSpace.resumeBytes)
+        space.measured(Self.usage(100 + DiskSpace.resumeBytes))
         #expect(decide(&space) && !space.isLow)
-        space.measured(99)
+        space.measured(Self.usage(99))
         #expect(decide(&space) && space.isLow, "the leader can't be spared")
     }
 }
