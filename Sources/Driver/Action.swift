@@ -33,3 +33,16 @@ package enum Action {
 }
 
 package enum ReadRefusal: Equatable, Sendable { case noLeader, noLease }
+
+extension Event {
+    /// Whether what was wanted before belongs to the log as it was: a newer leader's message may change it, and so may a
+    /// snapshot.
+    func endsWhatWasWanted(in term: Term) -> Bool {
+        switch self {
+        case .message(let message):
+            if case .installSnapshot = message.body { true } else { message.term > term }
+        case .stateReplaced: true
+        default: false
+        }
+    }
+}

@@ -17,8 +17,6 @@ package struct Driver {
 
     private let mutant: Mutant?
     private var window: EntryWindow
-    /// Records that were read from the log, while the message with their entries is made.
-    private var fetched: (first: Index, records: [ByteBuffer]) = (0, [])
     private var promises = Promises()
     private var clock = LogClock()
     private var proposals = Proposals()
@@ -37,6 +35,7 @@ package struct Driver {
         _ core: RaftCore, state: Applied, knownVersion: UInt16, context: UInt64, mutant: Mutant? = nil
     ) {
         self.core = core
+        self.core.ownEntrySize = EntryRecord.size
         self.state = state
         self.mutant = mutant
         handedOut = core.applied
@@ -57,7 +56,7 @@ package struct Driver {
     ///   - records: of the entries that an append message brings, one behind the other.
     ///   - now: nanoseconds of a clock that never goes back.
     package mutating func step(_ event: Event, records: ByteBuffer? = nil, now: Nanoseconds) {
-        if mustActBefore(event) { collect() }
+        if event.endsWhatWasWanted(in: core.term) { collect() }
         let (role, term, leader) = (core.role, core.term, core.leader)
         core.step(event, now: now)
         switch event {
@@ -82,17 +81,6 @@ package struct Driver {
         if (role, term, leader) != (core.role, core.term, core.leader) { roleChanged(from: role, term) }
     }
 
-    /// What was wanted before belongs to the log as it was: a newer leader's message may change it, and so may a snapshot.
-    private func mustActBefore(_ event: Event) -> Bool {
-        switch event {
-        case .message(let message):
-            if case .installSnapshot = message.body { return true }
-            return message.term > core.term
-        case .stateReplaced: return true
-        default: return false
-        }
-    }
-
     private mutating func roleChanged(from role: Role, _ term: Term) {
         if role == .leader, core.role != .leader || core.term != term {
             let waiters = proposals.abandon()
@@ -114,10 +102,10 @@ package struct Driver {
         for peer: PeerID, _ entries: [EntryHeader], _ records: [ByteBuffer], now: Nanoseconds
     ) {
         collect()
-        if let first = entries.first?.index { fetched = (first, records) }
+        if let first = entries.first?.index { window.lend(records, from: first) }
         step(.entriesRead(peer: peer, entries: entries), now: now)
         collect()
-        fetched = (0, [])
+        window.takeBack()
     }
 
     // MARK: writes
@@ -142,13 +130,10 @@ package struct Driver {
         guard !proposals.offers.isEmpty else { return }
         // One time for the question and the proposal: in between, a leader could find that it leads no more.
         step(.tick, now: now)
-        var offers = proposals.takeOffers()
-        if let refusal = core.proposalRefusal() { return decline(offers, refusal) }
-        let late = offers.filter { $0.deadline < now }
-        if !late.isEmpty {
-            offers.removeAll { $0.deadline < now }
-            actions.append(.expire(late.compactMap(\.waiter)))
-        }
+        if let refusal = core.proposalRefusal() { return decline(proposals.takeOffers(), refusal) }
+        let late = proposals.expire(now: now)
+        if !late.isEmpty { actions.append(.expire(late)) }
+        let offers = proposals.takeOffers()
         let first = core.log.lastIndex + 1
         let logTime =
             mutant == .logTimeFromWallClock ? UInt64(max(0, wallTime)) / 1_000_000 : clock.logTime(at: now)
@@ -184,9 +169,7 @@ package struct Driver {
     /// often.
     package mutating func reclaimIfDue(now: Nanoseconds) {
         guard core.role == .leader, reclaiming.isDue(state.orphans > 0, applied: core.applied, now: now) else { return }
-        var command = ByteBuffer()
-        Reclaim().write(to: &command)
-        proposals.offer(.init(command: command, proposer: .reclaiming, deadline: .max))
+        proposals.offer(.reclaim)
     }
 
     /// What the program of a peer that is connected knows; nil when it is connected no more.
@@ -208,16 +191,13 @@ package struct Driver {
             let next = version.next(inForce: state.clusterVersion, core.configuration, self: core.id)
         else { return nil }
         version.raising = .max
-        var command = ByteBuffer()
-        RaiseVersion(to: next).write(to: &command)
-        proposals.offer(.init(command: command, proposer: .raising, deadline: .max))
+        proposals.offer(.raise(to: next))
         return next
     }
 
     // MARK: reads
 
     /// Asks the core what these reads may not miss: all that was acknowledged before now.
-    ///
     package mutating func read(_ reads: [PendingRead], isLease: Bool, now: Nanoseconds) {
         let context = self.reads.ask(.init(reads: reads, isLease: isLease, askedAt: now), mutant: mutant)
         step(isLease ? .leaseRead(context: context) : .readIndex(context: context), now: now)
@@ -273,10 +253,7 @@ package struct Driver {
 
     private func records(of message: Message) -> [ByteBuffer] {
         guard case .append(let append) = message.body, let first = append.entries.first?.index else { return [] }
-        let range = first..<first + UInt64(append.entries.count)
-        if first >= window.first { return window.records(in: range) }
-        let start = Int(first - fetched.first)
-        return Array(fetched.records[start..<start + append.entries.count])
+        return window.lookUp(first..<first + UInt64(append.entries.count))
     }
 
     private mutating func releasePromises() {
@@ -316,19 +293,10 @@ package struct Driver {
 
     /// Stands after each output was taken, in release builds as well.
     private func checkInvariants() {
-        precondition(
-            window.end == core.log.lastIndex + 1,
-            "the window ends before \(window.end), and the log with \(core.log.lastIndex): what is written would be another entry"
-        )
+        window.checkEnd(of: core.log)
         precondition(
             handedOut <= core.commit && core.applied <= handedOut,
             "executed to \(core.applied), handed out to \(handedOut), committed to \(core.commit): what was never decided is executed"
         )
-    }
-}
-
-extension Proposals.Offer {
-    var waiter: Waiter? {
-        if case .waiter(let waiter) = proposer { waiter } else { nil }
     }
 }

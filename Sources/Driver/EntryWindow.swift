@@ -10,6 +10,9 @@ struct EntryWindow {
     /// Of the first entry whose record is here, or would be.
     private(set) var first: Index
 
+    /// Records from before the window that were read from the log, while the message with their entries is made.
+    private var lent: (first: Index, records: [ByteBuffer]) = (0, [])
+
     /// An empty one behind `index`.
     init(behind index: Index) { first = index + 1 }
 
@@ -25,6 +28,23 @@ struct EntryWindow {
             "records \(range) are not in the window, \(first)..<\(end): what would be sent or written is another entry's"
         )
         return Array(records[Int(range.lowerBound - first)..<Int(range.upperBound - first)])
+    }
+
+    /// The same of entries that are here or lent.
+    func lookUp(_ range: Range<Index>) -> [ByteBuffer] {
+        if range.lowerBound >= first { return records(in: range) }
+        let begin = Int(range.lowerBound - lent.first)
+        return Array(lent.records[begin..<begin + range.count])
+    }
+
+    mutating func lend(_ records: [ByteBuffer], from index: Index) { lent = (index, records) }
+    mutating func takeBack() { lent = (0, []) }
+
+    /// Stands after each output of the core was taken, in release builds as well.
+    func checkEnd(of log: LogView) {
+        precondition(
+            end == log.lastIndex + 1,
+            "the window ends before \(end), and the log with \(log.lastIndex): what is written would be another entry")
     }
 
     mutating func append(_ record: ByteBuffer) { records.append(record) }

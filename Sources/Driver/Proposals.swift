@@ -1,4 +1,5 @@
 import DequeModule
+import FileTree
 import NIOCore
 import Raft
 
@@ -33,6 +34,13 @@ struct Proposals {
         return offers
     }
 
+    /// Takes out those that nobody waits for any more.
+    mutating func expire(now: Nanoseconds) -> [Waiter] {
+        let late = offers.filter { $0.deadline < now }
+        if !late.isEmpty { offers.removeAll { $0.deadline < now } }
+        return late.compactMap(\.waiter)
+    }
+
     mutating func proposed(_ waiter: Waiter, at index: Index) { underWay.append((index, waiter)) }
 
     /// Who waits for these entries, which are about to be executed.
@@ -48,5 +56,25 @@ struct Proposals {
     mutating func abandon() -> [Waiter] {
         defer { underWay = [] }
         return underWay.map(\.waiter)
+    }
+}
+
+extension Proposals.Offer {
+    /// A leader's own step of emptying an unlinked directory.
+    static var reclaim: Self {
+        var command = ByteBuffer()
+        Reclaim().write(to: &command)
+        return Self(command: command, proposer: .reclaiming, deadline: .max)
+    }
+
+    /// A leader's own word that a newer cluster version is in force.
+    static func raise(to version: UInt16) -> Self {
+        var command = ByteBuffer()
+        RaiseVersion(to: version).write(to: &command)
+        return Self(command: command, proposer: .raising, deadline: .max)
+    }
+
+    var waiter: Waiter? {
+        if case .waiter(let waiter) = proposer { waiter } else { nil }
     }
 }

@@ -37,12 +37,6 @@ package struct Configuration: Equatable, Sendable {
         peers = current + outgoingVoters.filter { !current.contains($0) }
     }
 
-    /// Bytes of the record of an entry that brings it.
-    var recordByteCount: UInt32 {
-        let members = members.reduce(0) { $0 + 19 + $1.address.utf8.count }
-        return UInt32(28 + 14 + members + 8 * outgoingVoters.count)
-    }
-
     package func member(_ peer: PeerID) -> Member? { members.first { $0.peer == peer } }
 
     package func otherVoters(than peer: PeerID) -> [Member] { members.filter { !$0.isLearner && $0.peer != peer } }
@@ -63,18 +57,5 @@ package struct Configuration: Equatable, Sendable {
     package func quorumValue(_ value: (PeerID) -> UInt64) -> UInt64 {
         let current = Quorum.majorityValue(of: voters, value)
         return outgoingVoters.isEmpty ? current : min(current, Quorum.majorityValue(of: outgoingVoters, value))
-    }
-}
-
-/// Arithmetic of majorities.
-package enum Quorum {
-    package static func isMajority(of voters: [PeerID], _ holds: (PeerID) -> Bool) -> Bool {
-        voters.count { holds($0) } > voters.count / 2
-    }
-
-    /// The largest value that more than half of `voters` have reached; 0 without voters.
-    package static func majorityValue(of voters: [PeerID], _ value: (PeerID) -> UInt64) -> UInt64 {
-        if voters.isEmpty { return 0 }
-        return voters.map(value).sorted(by: >)[voters.count / 2]
     }
 }

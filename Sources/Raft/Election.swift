@@ -23,6 +23,11 @@ extension RaftCore {
     }
 
     /// A timeout drawn anew each time, between one and two election timeouts, splits votes rarely (section 5.2).
+    ///
+    /// The timer is set anew when this member hears its term's leader (`heardLeader`), gives its vote away (`handleVote`), asks
+    /// for votes itself (`becomePreCandidate`, `becomeCandidate`), or falls back to being a follower (`becomeFollower`, which a
+    /// newer term leads to); and when it was due, and this member may not stand. A vote that it refuses changes nothing: else
+    /// one that can't win could keep those who can from trying.
     mutating func resetElectionTimer() {
         let timeout = limits.electionTimeout
         let patience = isDiskDoubtful ? 2 * timeout : 0
@@ -44,7 +49,6 @@ extension RaftCore {
         refuseReads()
         role = configuration.isVoter(id) ? .follower : .learner
         leader = newLeader
-        isPreCandidate = false
         peers = []
         transfer = nil
         uncommittedBytes = 0
@@ -55,14 +59,13 @@ extension RaftCore {
     /// without forcing a new election.
     private mutating func becomePreCandidate() {
         refuseReads()
-        role = .candidate
+        role = .preCandidate
         leader = nil
-        isPreCandidate = true
         granted = []
         refused = []
         resetElectionTimer()
         countVote(of: id, isGranted: true)
-        guard isPreCandidate else { return }
+        guard role == .preCandidate else { return }
         for peer in configuration.peers where peer != id && configuration.isVoter(peer) {
             send(.preVote(lastIndex: log.lastIndex, lastTerm: log.lastTerm), to: peer, term: term + 1)
         }
@@ -77,7 +80,6 @@ extension RaftCore {
         contradictedFrom = nil
         term += 1
         vote = id
-        isPreCandidate = false
         granted = []
         refused = []
         // Its own vote counts, and its requests leave, once the vote is on the disk: else it could forget the vote and
@@ -90,7 +92,7 @@ extension RaftCore {
     }
 
     private mutating func becomeLeader() {
-        precondition(role == .candidate && !isPreCandidate, "only a candidate can win")
+        precondition(role == .candidate, "only a candidate can win: a term would have two leaders")
         role = .leader
         ledTerm = term
         leader = id
@@ -100,7 +102,7 @@ extension RaftCore {
         lease = Lease()
         uncommittedBytes = log.bytes(in: commit + 1..<log.lastIndex + 1)
         // Entries of earlier terms commit only through one of this term (section 5.4.2), and no read is served before.
-        if mutant != .noNoOperation { appendOwn(kind: .noOperation) }
+        if mutant != .noNoOperation { appendOwn(kind: .noOperation, size: ownEntrySize(nil)) }
         broadcastAppend()
         broadcastHeartbeat()
     }
@@ -112,7 +114,7 @@ extension RaftCore {
             refused.append(peer)
         }
         if configuration.isQuorum({ granted.contains($0) }) {
-            if isPreCandidate { becomeCandidate() } else { becomeLeader() }
+            if role == .preCandidate { becomeCandidate() } else { becomeLeader() }
         } else if configuration.isQuorum({ refused.contains($0) }) {
             becomeFollower(term: term, leader: nil)
         }
@@ -164,16 +166,27 @@ extension RaftCore {
         }
     }
 
-    mutating func answerPreVote(_ message: Message, lastIndex: Index, lastTerm: Term) {
-        let isGranted = message.term > term && !isLedNow && isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm)
-        send(.preVoteResponse(granted: isGranted), to: message.from, term: isGranted ? message.term : term)
+    /// - Parameter wanted: the term that the peer would stand in.
+    mutating func handlePreVote(lastIndex: Index, lastTerm: Term, for wanted: Term, from peer: PeerID) {
+        let isGranted = wanted > term && !isLedNow && isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm)
+        send(.preVoteResponse(granted: isGranted), to: peer, term: isGranted ? wanted : term)
         // Who misses a leader although there is one may doubt its log: the next append shows where the two differ, if at all.
-        if role == .leader, let position = position(of: message.from), peers[position].state == .replicate {
+        if role == .leader, let position = position(of: peer), peers[position].state == .replicate {
             ask(position)
         }
     }
 
-    mutating func answerVote(_ peer: PeerID, lastIndex: Index, lastTerm: Term, isTransfer: Bool) {
+    /// - Parameter wanted: the term that is granted, or the peer's own: a grant of an earlier round names an earlier term.
+    mutating func handlePreVoteResponse(isGranted: Bool, for wanted: Term, from peer: PeerID) {
+        guard role == .preCandidate, wanted == (isGranted ? term + 1 : term) else { return }
+        countVote(of: peer, isGranted: isGranted)
+    }
+
+    mutating func handleVoteResponse(isGranted: Bool, from peer: PeerID) {
+        if role == .candidate { countVote(of: peer, isGranted: isGranted) }
+    }
+
+    mutating func handleVote(lastIndex: Index, lastTerm: Term, isTransfer: Bool, from peer: PeerID) {
         let isFree = vote == peer || (vote == nil && leader == nil)
         guard isFree, isTransfer || !isLedNow, isUpToDate(lastIndex: lastIndex, lastTerm: lastTerm) else {
             promise(.voteResponse(granted: false), to: peer)

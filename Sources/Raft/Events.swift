@@ -151,7 +151,16 @@ package struct EntriesRequest: Equatable, Sendable {
 }
 
 package enum Role: String, Sendable {
-    case follower, candidate, leader, learner
+    /// Receives the log, and neither votes nor counts.
+    case learner
+    case follower
+    /// Asks whether it could win an election, before it begins one (section 9.6 of the thesis).
+    case preCandidate = "pre-candidate"
+    case candidate
+    case leader
+
+    /// Whether it asks for votes, or whether it should.
+    package var isCampaigning: Bool { self == .preCandidate || self == .candidate }
 }
 
 /// Why a proposal can't be taken now. Each proves that nothing was proposed.

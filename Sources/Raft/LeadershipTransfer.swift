@@ -34,7 +34,7 @@ extension RaftCore {
     }
 
     /// The leader of this term, which this member has heard, wants it to lead.
-    mutating func campaignAtOnce(for peer: PeerID) {
+    mutating func handleTimeoutNow(from peer: PeerID) {
         guard leader == peer else { return }
         guard handOversTaken.take(now: now) else { return offended(by: peer, .tooOften) }
         follow(peer)

@@ -9,27 +9,27 @@ package enum MembershipChange: Equatable, Sendable {
 }
 
 /// Why a change of membership can't be made now. Each proves that nothing was changed.
-package enum MembershipRefusal: UInt16, Error, Equatable, Sendable {
+package enum MembershipRefusal: Error, Equatable, Sendable {
     /// This member does not lead, or is about to hand over.
-    case notLeader = 1
+    case notLeader
     /// The leader has committed nothing in its term yet: it can't know whether an earlier change was committed (the flaw
     /// of the single-server algorithm that Ongaro reported in 2015).
-    case notReady = 2
+    case notReady
     /// An earlier change is not committed yet, or the joint configuration is not left.
-    case underWay = 3
+    case underWay
     /// The id, the directory or the address belongs to a member already.
-    case alreadyMember = 4
-    case unknownMember = 5
+    case alreadyMember
+    case unknownMember
     /// A learner that lacks more than a message of the log can't vote: nothing could be committed until it has it.
-    case notCaughtUp = 6
+    case notCaughtUp
     /// Without a voter there is no cluster.
-    case lastVoter = 7
+    case lastVoter
     /// The leader can't remove itself: it hands over first.
-    case removesLeader = 8
+    case removesLeader
     /// Of the new voters, no majority is heard now.
-    case unreachableMajority = 9
+    case unreachableMajority
     /// A cluster has at most `Configuration.membersMax` members.
-    case tooManyMembers = 10
+    case tooManyMembers
 }
 
 extension Configuration {
@@ -70,9 +70,6 @@ extension Configuration {
 /// voter comes or goes, the members first agree on a joint configuration, in which the majorities of both must agree; the
 /// leader leaves it by itself once it is committed.
 extension RaftCore {
-    /// The number of the last round of heartbeats.
-    package var lastRound: UInt64 { reads.lastRound }
-
     /// Why these changes can't be made now, or nil.
     ///
     /// - Parameter round: whoever is to count as heard must have answered a later round of heartbeats; whoever died since
@@ -114,7 +111,7 @@ extension RaftCore {
     /// Appends a configuration of this leader's own; it is in force at once.
     private mutating func adopt(_ configuration: Configuration) {
         lease.restart()
-        appendOwn(kind: .configuration, size: configuration.recordByteCount)
+        appendOwn(kind: .configuration, size: ownEntrySize(configuration))
         log.append(IndexedConfiguration(index: log.lastIndex, configuration: configuration))
         // Those who go do not get the entry: a longer log with them alone could win no election, and let no other win.
         noteConfiguration()
@@ -130,7 +127,7 @@ extension RaftCore {
                 known.first { $0.peer == peer } ?? Progress(peer: peer, next: log.lastIndex + 1, now: now)
             }
         case .follower, .learner: role = configuration.isVoter(id) ? .follower : .learner
-        case .candidate: break
+        case .preCandidate, .candidate: break
         }
     }
 

@@ -5,7 +5,7 @@
 /// and writes no log. The payloads of entries stay with the driver, which keeps those from `log.windowFirst` on in
 /// memory.
 ///
-/// One concern a file: `Election`, `Replication`, `Commitment`, `ReadIndex`, `Lease`, `SnapshotInstallation`, `Membership`,
+/// One concern a file: `Election`, `Heartbeat`, `Replication`, `Commitment`, `Quorum`, `ReadIndex`, `Lease`, `SnapshotInstallation`, `Membership`,
 /// `LeadershipTransfer`; and against what the paper does not know: `Sanity`, `StalledDisk`, `Bounds`.
 package struct RaftCore: Sendable {
     package let id: PeerID
@@ -42,7 +42,6 @@ package struct RaftCore: Sendable {
 
     // MARK: a candidate's
 
-    var isPreCandidate = false
     var granted: [PeerID] = []
     var refused: [PeerID] = []
     /// The write that saves the vote for itself; it counts when that is complete.
@@ -50,6 +49,9 @@ package struct RaftCore: Sendable {
 
     // MARK: a leader's
 
+    /// Bytes of the record of an entry that this core makes itself: one that brings a configuration, or, nil, none. The record
+    /// is the driver's, and so is the word for its size.
+    package var ownEntrySize: @Sendable (Configuration?) -> UInt32 = { _ in 0 }
     /// The last term that this member led.
     var ledTerm: Term = 0
     package internal(set) var peers: [Progress] = []
@@ -139,6 +141,7 @@ package struct RaftCore: Sendable {
         noteConfiguration()
         resetElectionTimer()
         advanceApply()
+        checkInvariants()
     }
 
     package var configuration: Configuration { log.configuration }
@@ -189,6 +192,7 @@ package struct RaftCore: Sendable {
             bytesMax: limits.windowBytesMax, through: role == .leader ? min(dispatched, durableIndex) : durableIndex)
         advanceApply()
         continueTransfer()
+        checkInvariants()
     }
 
     /// What the steps since the last call want done.
@@ -291,37 +295,20 @@ package struct RaftCore: Sendable {
         }
         switch message.body {
         case .preVote(let lastIndex, let lastTerm):
-            answerPreVote(message, lastIndex: lastIndex, lastTerm: lastTerm)
-        case .vote(let lastIndex, let lastTerm, let isTransfer):
-            answerVote(message.from, lastIndex: lastIndex, lastTerm: lastTerm, isTransfer: isTransfer)
+            handlePreVote(lastIndex: lastIndex, lastTerm: lastTerm, for: message.term, from: message.from)
         case .preVoteResponse(let isGranted):
-            // A grant of an earlier round names an earlier term.
-            if role == .candidate && isPreCandidate && message.term == (isGranted ? term + 1 : term) {
-                countVote(of: message.from, isGranted: isGranted)
-            }
-        case .voteResponse(let isGranted):
-            if role == .candidate && !isPreCandidate { countVote(of: message.from, isGranted: isGranted) }
-        case .append(let append):
-            follow(message.from)
-            handleAppendEntries(append, from: message.from)
-        case .appendResponse(let response):
-            if role == .leader { handleAppendResponse(response, from: message.from) }
-        case .heartbeat(let commit, let round):
-            follow(message.from)
-            let confirmed = mutant == .confirmedIndexKept ? min(confirmedIndex, log.lastIndex) : confirmedIndex
-            advanceCommit(to: min(commit, confirmed))
-            send(.heartbeatResponse(round: round), to: message.from)
-        case .heartbeatResponse(let round):
-            if role == .leader { handleHeartbeatResponse(round: round, from: message.from) }
-        case .readIndex(let context):
-            answerReadIndex(context, for: message.from)
-        case .readIndexResponse(let context, let index):
-            finishForwardedRead(context, index: index)
-        case .timeoutNow:
-            campaignAtOnce(for: message.from)
-        case .installSnapshot(let snapshot):
-            follow(message.from)
-            install(snapshot, from: message.from)
+            handlePreVoteResponse(isGranted: isGranted, for: message.term, from: message.from)
+        case .vote(let lastIndex, let lastTerm, let isTransfer):
+            handleVote(lastIndex: lastIndex, lastTerm: lastTerm, isTransfer: isTransfer, from: message.from)
+        case .voteResponse(let isGranted): handleVoteResponse(isGranted: isGranted, from: message.from)
+        case .append(let append): handleAppend(append, from: message.from)
+        case .appendResponse(let response): handleAppendResponse(response, from: message.from)
+        case .heartbeat(let commit, let round): handleHeartbeat(commit: commit, round: round, from: message.from)
+        case .heartbeatResponse(let round): handleHeartbeatResponse(round: round, from: message.from)
+        case .readIndex(let context): handleReadIndex(context, from: message.from)
+        case .readIndexResponse(let context, let index): handleReadIndexResponse(context, index: index)
+        case .timeoutNow: handleTimeoutNow(from: message.from)
+        case .installSnapshot(let snapshot): handleInstallSnapshot(snapshot, from: message.from)
         }
     }
 
@@ -332,7 +319,7 @@ package struct RaftCore: Sendable {
     /// The sender speaks for the leader of this term.
     mutating func follow(_ peer: PeerID) {
         precondition(role != .leader, "a leader follows nobody in its term")
-        if role == .candidate || leader != peer { becomeFollower(term: term, leader: peer) }
+        if role.isCampaigning || leader != peer { becomeFollower(term: term, leader: peer) }
         if confirmedBy != peer, mutant != .confirmedIndexKept {
             confirmedIndex = 0
             leaderEnd = 0

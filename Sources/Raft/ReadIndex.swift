@@ -37,7 +37,7 @@ extension RaftCore {
         }
     }
 
-    mutating func answerReadIndex(_ context: UInt64, for peer: PeerID) {
+    mutating func handleReadIndex(_ context: UInt64, from peer: PeerID) {
         guard role == .leader else {
             send(.readIndexResponse(context: context, index: nil), to: peer)
             return
@@ -72,41 +72,7 @@ extension RaftCore {
         startRound(waiting)
     }
 
-    /// Heartbeats carry no more of the commit index than the peer is known to hold.
-    mutating func broadcastHeartbeat() {
-        heartbeatDeadline = now + limits.heartbeatInterval
-        reads.lastRound += 1
-        lease.sent(round: reads.lastRound, at: now)
-        for progress in peers {
-            let known = progress.state == .regressed ? 0 : progress.match
-            send(.heartbeat(commit: min(commit, known), round: reads.lastRound), to: progress.peer)
-        }
-        // Of one voter, it is a majority.
-        confirmReads()
-    }
-
-    mutating func handleHeartbeatResponse(round: UInt64, from peer: PeerID) {
-        guard let position = position(of: peer) else { return }
-        guard round <= reads.lastRound else { return offended(by: peer, .answersUnsent) }
-        peers[position].lastContact = now
-        peers[position].round = max(peers[position].round, round)
-        if peers[position].isSilent(now: now, limits) {
-            if mutant == .lateAcknowledgementTakenForLoss {
-                peers[position].become(.probe, next: peers[position].match + 1)
-            } else {
-                ask(position)
-            }
-        }
-        // The refusal that showed it may have been an old one: ask again, now and then.
-        if peers[position].state == .regressed, now - peers[position].askedAt >= limits.electionTimeout {
-            peers[position].become(.probe, next: peers[position].match + 1)
-        }
-        // A peer that came back has everything, perhaps, but takes nothing for committed before an append confirmed it.
-        if peers[position].match < log.lastIndex || peers[position].state == .probe { sendAppends(to: position) }
-        confirmReads()
-    }
-
-    private mutating func confirmReads() {
+    mutating func confirmReads() {
         let confirmed = configuration.quorumValue { $0 == id ? reads.lastRound : progress(of: $0)?.round ?? 0 }
         lease.confirmed(round: confirmed)
         while let first = reads.rounds.first, first.number <= confirmed {
@@ -123,7 +89,7 @@ extension RaftCore {
         }
     }
 
-    mutating func finishForwardedRead(_ context: UInt64, index: Index?) {
+    mutating func handleReadIndexResponse(_ context: UInt64, index: Index?) {
         guard let position = forwardedReads.firstIndex(where: { $0.context == context }) else { return }
         forwardedReads.remove(at: position)
         output.readStates.append(ReadState(context: context, index: index))
@@ -132,7 +98,7 @@ extension RaftCore {
     /// The question or its answer was lost: the driver asks again, with another context.
     mutating func expireForwardedReads() {
         while let oldest = forwardedReads.first, now - oldest.since >= limits.electionTimeout {
-            finishForwardedRead(oldest.context, index: nil)
+            handleReadIndexResponse(oldest.context, index: nil)
         }
     }
 

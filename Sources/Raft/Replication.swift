@@ -12,8 +12,7 @@ extension RaftCore {
         broadcastAppend()
     }
 
-    /// - Parameter size: of an entry that the core makes itself, that of a record without payload.
-    mutating func appendOwn(kind: EntryKind, size: UInt32 = 28) {
+    mutating func appendOwn(kind: EntryKind, size: UInt32) {
         let entry = EntryHeader(index: log.lastIndex + 1, term: term, kind: kind, size: size)
         log.append(entry)
         touch(entry.index)
@@ -100,7 +99,7 @@ extension RaftCore {
     }
 
     mutating func handleAppendResponse(_ response: Message.AppendResponse, from peer: PeerID) {
-        guard let position = position(of: peer) else { return }
+        guard role == .leader, let position = position(of: peer) else { return }
         peers[position].lastContact = now
         switch response {
         case .accepted(let match):
@@ -120,7 +119,14 @@ extension RaftCore {
             if let position = self.position(of: peer) { sendAppends(to: position) }
         case .rejected(let index, let hintIndex, let hintTerm):
             guard index <= log.lastIndex else { return offended(by: peer, .answersUnsent) }
-            // The follower's log agrees with ours at the latest where ours has no younger term than it has there.
+            // The two agree at the latest where this log has no younger term than the peer's has at its hint. An example, as
+            // terms of the entries 1 to 8, the probe behind 7:
+            //
+            //     this leader   1 1 1 4 4 5 5 6
+            //     the peer      1 1 1 2 2 2 2        it refuses 7, and hints at its entry 7 of term 2
+            //
+            // The last of this log at or before 7 whose term is at most 2 is entry 3: the next probe goes there, and skips
+            // terms 4 and 5 in one step. The peer does the same before it hints, with what the leader has there.
             let agreesAt = log.lastIndex(atMost: hintIndex, termAtMost: hintTerm)
             guard peers[position].rejected(index, agreesAt: agreesAt, lastIndex: hintIndex, now: now) else { return }
             sendAppends(to: position)
@@ -133,25 +139,10 @@ extension RaftCore {
         peers[position].lostConnection()
     }
 
-    /// The largest index that a majority holds durably is committed, if its entry is of this term (section 5.4.2 and
-    /// figure 8): one of an earlier term could still be overwritten.
-    mutating func advanceCommitIndex() {
-        let durable = durableIndex
-        let reached = configuration.quorumValue { peer in
-            guard peer != id else { return durable }
-            // What a peer that lost its log once acknowledged counts no more.
-            return progress(of: peer).map { $0.state == .regressed ? 0 : $0.match } ?? 0
-        }
-        guard reached > commit, log.term(at: reached) == term || mutant == .oldTermCommitted else { return }
-        uncommittedBytes = max(0, uncommittedBytes - log.bytes(in: commit + 1..<reached + 1))
-        advanceCommit(to: reached)
-        releaseReadsAfterFirstCommit()
-        continueMembershipChange()
-    }
-
     // MARK: a follower's side
 
-    mutating func handleAppendEntries(_ append: Message.Append, from peer: PeerID) {
+    mutating func handleAppend(_ append: Message.Append, from peer: PeerID) {
+        follow(peer)
         // What is committed is in its leader's log, which each term's first message reaches the end of: a leader that ends
         // before it contradicts that.
         leaderEnd = max(leaderEnd, append.previousIndex + UInt64(append.entries.count))
@@ -203,7 +194,7 @@ extension RaftCore {
             heardLeader()
         }
         confirmedIndex = max(confirmedIndex, last)
-        advanceCommit(to: min(append.commit, last))
+        commit(through: min(append.commit, last))
         promise(.appendResponse(.accepted(match: last)), to: peer)
     }
 }

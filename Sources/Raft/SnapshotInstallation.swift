@@ -1,7 +1,8 @@
 /// InstallSnapshot: section 7 of the paper. The bytes travel beside the core; it decides whether they still count.
 extension RaftCore {
     /// A whole snapshot arrived from the leader of this term.
-    mutating func install(_ snapshot: SnapshotMetadata, from peer: PeerID) {
+    mutating func handleInstallSnapshot(_ snapshot: SnapshotMetadata, from peer: PeerID) {
+        follow(peer)
         leaderEnd = max(leaderEnd, snapshot.index)
         guard snapshot.index > commit else {
             if let own = log.term(at: snapshot.index), own != snapshot.term {

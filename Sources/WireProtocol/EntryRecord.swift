@@ -41,6 +41,14 @@ package struct EntryRecord: Sendable {
 }
 
 extension EntryRecord {
+    /// Bytes of the record of an entry that brings this configuration; nil: of one without payload.
+    package static func size(of configuration: Configuration?) -> UInt32 {
+        guard let configuration else { return UInt32(headerByteCount) }
+        var payload = ByteBuffer()
+        configuration.write(to: &payload)
+        return UInt32(headerByteCount + payload.readableBytes)
+    }
+
     /// The record of an entry, in a buffer of its own.
     package static func bytes(_ kind: EntryKind, index: Index, term: Term, _ payload: ByteBuffer) -> ByteBuffer {
         var record = ByteBuffer()

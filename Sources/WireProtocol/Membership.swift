@@ -66,5 +66,19 @@ package enum MembershipAnswer: UInt16, Equatable, Sendable {
     /// The member is no learner.
     case votesAlready = 36
 
-    package init(_ refusal: MembershipRefusal) { self = MembershipAnswer(rawValue: refusal.rawValue) ?? .notReady }
+    package init(_ refusal: MembershipRefusal) {
+        self =
+            switch refusal {
+            case .notLeader: .notLeader
+            case .notReady: .notReady
+            case .underWay: .underWay
+            case .alreadyMember: .alreadyMember
+            case .unknownMember: .unknownMember
+            case .notCaughtUp: .notCaughtUp
+            case .lastVoter: .lastVoter
+            case .removesLeader: .removesLeader
+            case .unreachableMajority: .unreachableMajority
+            case .tooManyMembers: .tooManyMembers
+            }
+    }
 }

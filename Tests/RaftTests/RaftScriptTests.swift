@@ -19,6 +19,32 @@ struct RaftScriptTests {
         #expect(Self.names.contains("figure-8.txt"))
     }
 
+    @Test("what the page says that shows a rule is there: a script, a test, or a mutant")
+    func pageOfRules() throws {
+        let root = Self.folder.deletingLastPathComponent().deletingLastPathComponent()
+        let page = try String(
+            contentsOf: root.appendingPathComponent("Sources/Raft/Raft.docc/Raft.md"), encoding: .utf8)
+        let tests = try ["RaftScriptTests", "SanityTests"].map {
+            try String(contentsOf: root.appendingPathComponent("Tests/RaftTests/\($0).swift"), encoding: .utf8)
+        }.joined()
+        let rows = page.split(separator: "\n").drop { !$0.hasPrefix("| rule | source | where | shown by |") }
+        let table = rows.dropFirst(2).prefix { $0.hasPrefix("| ") }
+        #expect(table.count > 20)
+        for row in table {
+            let shown = row.split(separator: "|")[3]
+            let names = shown.split(separator: "`").enumerated().filter { $0.offset % 2 == 1 }.map {
+                String($0.element)
+            }
+            #expect(!names.isEmpty || shown.contains("all seeds"), "\(row)")
+            for name in names {
+                let isThere =
+                    Self.names.contains(name + ".txt") || Mutant(rawValue: name) != nil
+                    || tests.contains("func \(name)(") || tests.contains("struct \(name) ")
+                #expect(isThere, "\(name) shows nothing: \(row)")
+            }
+        }
+    }
+
     /// In a script, `#` begins a comment, `>` a command; what follows a command is what it prints.
     @Test("a script's members do what it says", arguments: names)
     func scenario(name: String) throws {
@@ -179,7 +205,7 @@ struct RaftScriptTests {
             ])
         var core = RaftCore(id: PeerID(4), hardState: HardState(term: 1), log: log, applied: 0, seed: 1, now: 0)
         core.step(.tick, now: 1_000_000_000)
-        #expect(core.role == .candidate)
+        #expect(core.role == .preCandidate)
         // Once that is committed, it may not.
         var gone = RaftCore(
             id: PeerID(4), hardState: HardState(term: 1, vote: nil, commit: 1), log: log, applied: 0, seed: 1, now: 0)

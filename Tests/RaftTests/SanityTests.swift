@@ -158,7 +158,7 @@ struct SanityTests {
         #expect(core.log.lastIndex == 9)
         // The first was silent for so long that this member asks for votes: another may have won them, it believes.
         core.step(.tick, now: 10_000_000_000)
-        #expect(core.role == .candidate)
+        #expect(core.role == .preCandidate)
         #expect(Self.tell(&core, short, from: 3).isEmpty)
         #expect(core.log.lastIndex == 4 && core.confirmedIndex == 4)
         #expect(Self.tell(&core, .heartbeat(commit: 9, round: 1), from: 3).isEmpty)
@@ -300,7 +300,7 @@ struct SanityTests {
         #expect(core.takeOutput().messages.contains { $0.body == .heartbeatResponse(round: 9) })
         #expect(core.electionDeadline == deadline && core.leader == PeerID(2))
         core.step(.tick, now: deadline)
-        #expect(core.role == .candidate)
+        #expect(core.role == .preCandidate)
         // What shows that the two agree ends it: the contradiction was another's.
         _ = core.takeOutput()
         #expect(Self.tell(&core, Self.append(after: 3, term: 5, commit: 3)).isEmpty)
@@ -474,6 +474,6 @@ struct SanityTests {
         core.step(.tick, now: 2 * timeout)
         #expect(core.role == .follower)
         core.step(.tick, now: 4 * timeout + 1)
-        #expect(core.role == .candidate)
+        #expect(core.role == .preCandidate)
     }
 }
