@@ -247,7 +247,7 @@ package final class LogStore: Sendable {
         var configurations = [IndexedConfiguration(index: row.compactedIndex, configuration: configuration)]
         var unreadable: Index?
         // The commit index is saved with or after the entries that it covers: whatever it names was there.
-        try scan(from: row.compactedIndex + 1, through: row.lastIndex ?? row.hardState.commit) { record in
+        try scan(from: row.compactedIndex + 1, through: row.lastIndex ?? row.hardState.commit) { record, _ in
             if record.header.kind == .configuration {
                 var payload = record.payload
                 guard let next = Configuration(from: &payload) else {
@@ -334,7 +334,7 @@ package final class LogStore: Sendable {
     }
 
     private func isSound(from first: Index, through last: Index) throws(LogError) -> Bool {
-        do throws(LogError) { try scan(from: first, through: last) { _ in true } } catch {
+        do throws(LogError) { try scan(from: first, through: last) { _, _ in true } } catch {
             guard case .corruptEntry = error else { throw error }
             return false
         }
@@ -345,7 +345,7 @@ package final class LogStore: Sendable {
     private func header(at index: Index) throws(LogError) -> EntryHeader? {
         var header: EntryHeader?
         do throws(LogError) {
-            try scan(from: index, through: index) { entry in
+            try scan(from: index, through: index) { entry, _ in
                 header = entry.header
                 return false
             }
@@ -366,10 +366,12 @@ package final class LogStore: Sendable {
 
     /// Visits the entries from `first` on, until `visit` answers false or no more is there.
     ///
-    /// - Parameter last: of those that are there by all that is known.
+    /// - Parameters:
+    ///   - last: of those that are there by all that is known.
+    ///   - visit: gets each entry, and the record's bytes as the leader made them.
     /// - Throws: `corruptEntry` for an entry that is damaged, or missing up to `last`.
     package func scan(
-        from first: Index, through last: Index, _ visit: (EntryRecord) -> Bool
+        from first: Index, through last: Index, _ visit: (EntryRecord, ByteBuffer) -> Bool
     ) throws(LogError) {
         var failure: LogError?
         do throws(LMDBError) {
@@ -380,11 +382,12 @@ package final class LogStore: Sendable {
             while goesOn {
                 var bytes = ByteBuffer()
                 cursor.value.withUnsafeBytes { _ = bytes.writeBytes($0) }
-                guard let record = try? EntryRecord(from: &bytes), record.header.index == expected else {
+                let record = bytes
+                guard let entry = try? EntryRecord(from: &bytes), entry.header.index == expected else {
                     failure = .corruptEntry(expected)
                     break
                 }
-                guard visit(record) else { return }
+                guard visit(entry, record) else { return }
                 expected += 1
                 goesOn = try cursor.next()
             }

@@ -183,7 +183,7 @@ struct PowerCut: ParsableCommand {
             throw StartError("the state at \(durable.index) has another digest")
         }
         var failure: (any Error)?
-        try directory.store.scan(from: durable.index + 1, through: acknowledged) { entry in
+        try directory.store.scan(from: durable.index + 1, through: acknowledged) { entry, _ in
             guard entry.header.index <= acknowledged else { return false }
             var answer = ByteBuffer()
             do {

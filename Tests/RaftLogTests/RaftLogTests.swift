@@ -73,7 +73,7 @@ struct RaftLogTests {
 
         func indexes(from first: Index) throws -> [Index] {
             var found: [Index] = []
-            try open().scan(from: first, through: 0) { entry in
+            try open().scan(from: first, through: 0) { entry, _ in
                 found.append(entry.header.index)
                 return true
             }
@@ -311,7 +311,7 @@ struct RaftLogTests {
             }
         }
         #expect(throws: LogError.corruptEntry(4)) { try short.open().recover() }
-        #expect(throws: LogError.corruptEntry(4)) { try short.open().scan(from: 2, through: 5) { _ in true } }
+        #expect(throws: LogError.corruptEntry(4)) { try short.open().scan(from: 2, through: 5) { _, _ in true } }
 
         let unknown = try Scratch()
         try unknown.write { $0.send(unknown.request(2..<6, term: 2)) }

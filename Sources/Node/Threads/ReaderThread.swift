@@ -8,9 +8,10 @@ import Snapshots
 import Threads
 import WireProtocol
 
-/// What the log gave of the entries that were asked for, and what stopped it.
+/// What the log gave of the entries that were asked for, their records as the leader made them, and what stopped it.
 struct ReadEntries: Sendable {
-    var entries: [EntryRecord]
+    var entries: [EntryHeader] = []
+    var records: [ByteBuffer] = []
     var failure: LogError?
 }
 
@@ -137,21 +138,20 @@ final class ReaderThread: Sendable {
 
         /// Also answers with the first entry that is damaged or missing, if it stands in the way.
         private func entries(_ request: EntriesRequest) -> ReadEntries {
-            var entries: [EntryRecord] = []
+            var read = ReadEntries()
             var bytes = 0
             do throws(LogError) {
-                try store.scan(from: request.first, through: request.last) { entry in
+                try store.scan(from: request.first, through: request.last) { entry, record in
                     bytes += Int(entry.header.size)
-                    guard entry.header.index <= request.last, entries.isEmpty || bytes <= request.bytesMax else {
+                    guard entry.header.index <= request.last, read.entries.isEmpty || bytes <= request.bytesMax else {
                         return false
                     }
-                    entries.append(entry)
+                    read.entries.append(entry.header)
+                    read.records.append(record)
                     return true
                 }
-            } catch {
-                return ReadEntries(entries: entries, failure: error)
-            }
-            return ReadEntries(entries: entries, failure: nil)
+            } catch { read.failure = error }
+            return read
         }
 
         // MARK: receiving

@@ -131,7 +131,7 @@ extension DurableTree {
         guard applied.index < index else { return }
         var failure: StateError?
         do throws(LogError) {
-            try log.scan(from: applied.index + 1, through: index) { entry in
+            try log.scan(from: applied.index + 1, through: index) { entry, _ in
                 guard entry.header.index <= index else { return false }
                 var discarded = ByteBuffer()
                 do throws(StateError) {

@@ -107,7 +107,7 @@ final class ScrubThread: Sendable {
             let (first, last) = (next, min(next + 63, entries.upperBound))
             do throws(LogError) {
                 var bytes = 0
-                try log.scan(from: first, through: last) { entry in
+                try log.scan(from: first, through: last) { entry, _ in
                     bytes += Int(entry.header.size)
                     return entry.header.index < last
                 }
