@@ -276,10 +276,10 @@ final class ServerService: Service {
 
 /// `1=host:port,2=host:port`
 struct Cluster: CustomStringConvertible {
-    var members: [(id: UInt64, address: Address)]
+    var members: [ListedMember]
 
     static func parse(_ argument: String) throws -> Cluster {
-        do { return Cluster(members: try ServerOptions.members(argument)) } catch {
+        do { return Cluster(members: try MemberList.parse(argument)) } catch {
             throw ValidationError("\(error)")
         }
     }

@@ -21,7 +21,7 @@ struct MovedMembersTests {
         _ text: String, last: MovedMembers.Given = .init(text: founders, recorded: founders),
         _ configuration: Configuration = configuration
     ) throws -> (moved: MovedMembers, isOutdated: Bool) {
-        MovedMembers.moves(in: try ServerOptions.members(text), last: last, configuration)
+        MovedMembers.moves(in: try MemberList.parse(text), last: last, configuration)
     }
 
     private func addresses(_ moves: (moved: MovedMembers, isOutdated: Bool), _ configuration: Configuration) -> [String]

@@ -14,14 +14,16 @@ import WireProtocol
 extension Replica {
     /// - Parameter waiter: gets a `StateRewrite` when it is done.
     func rewriteState(for waiter: Waiter) {
-        let usage = space.usage
+        let usage = disk.space.usage
         guard lastReport.durableIndex > 0, isStateSettled, !exchange.isRewriting, !exchange.isReplacing else {
             return refuse(waiter, .busy)
         }
         // Beside the old one, without its empty pages.
         let needed = usage.stateBytes - usage.unusedBytes
         // Now, and not as of the last commit: room may have come since, or gone.
-        guard lastReport.environment.freeDiskBytes >= needed + space.reserve else { return refuse(waiter, .diskFull) }
+        guard lastReport.environment.freeDiskBytes >= needed + disk.space.reserve else {
+            return refuse(waiter, .diskFull)
+        }
         let number = exchange.beginCopy(
             for: waiter, bytes: usage.stateBytes, durable: lastReport.durableIndex, now: Clock.now)
         guard let number else { return refuse(waiter, .busy) }

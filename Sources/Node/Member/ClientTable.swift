@@ -28,9 +28,12 @@ struct ClientTable {
         if dirty.last !== connection { dirty.append(connection) }
     }
 
-    mutating func flush() {
-        for connection in dirty { connection.flush() }
-        dirty.removeAll(keepingCapacity: true)
+    /// Those that have something to say, to be flushed by whoever takes them: a connection that finds its socket broken closes,
+    /// and that changes this table.
+    mutating func takeDirty() -> [FrameConnection] {
+        var taken: [FrameConnection] = []
+        swap(&taken, &dirty)
+        return taken
     }
 
     /// Looks at what each holds.

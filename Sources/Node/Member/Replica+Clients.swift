@@ -87,7 +87,7 @@ extension Replica {
         // A follower may not know the cluster's version yet: the leader judges.
         if core.role != .leader {
             refuse(waiter, core.leader == nil ? .noLeader : .notLeader)
-        } else if draining != nil {
+        } else if isDraining {
             refuse(waiter, .busy)
         } else if !health.isFitForWrites {
             refuse(waiter, .corrupt)
@@ -105,7 +105,7 @@ extension Replica {
             refuse(waiter, .busy)
         } else if digests.isAlarmed, CommandHeader.needsSpace(command) {
             refuse(waiter, .corrupt)
-        } else if space.isLow, CommandHeader.needsSpace(command) {
+        } else if disk.space.isLow, CommandHeader.needsSpace(command) {
             refuse(waiter, .diskFull)
         } else {
             driver.offer(owned(command, connection), for: waiter, deadline: deadline)

@@ -25,40 +25,40 @@ extension Replica {
     /// Hands leadership over, to whoever is best if nobody is named; at once `done` when this member does not lead.
     func handOver(to peer: PeerID?, then settled: @escaping (TransferOutcome) -> Void) {
         guard core.role == .leader else { return settled(.done) }
-        transferWaiters.append(settled)
+        handOvers.waiters.append(settled)
         step(.transferLeadership(to: peer))
         scheduleTurn()
     }
 
     /// Takes no more writes, answers those that were taken, hands leadership over, and calls `settled`.
     func drain(then settled: @escaping () -> Void) {
-        draining = (Draining(term: core.term, now: core.now), settled)
+        handOvers.draining = (Draining(term: core.term, now: core.now), settled)
         continueDraining()
         scheduleTurn()
     }
 
     func continueDraining() {
-        guard let settled = draining?.settled else { return }
+        guard let settled = handOvers.draining?.settled else { return }
         let standing = Draining.Standing(
             term: core.term, isLeader: core.role == .leader,
             otherVoters: core.configuration.otherVoters(than: core.id).count,
             isHandingOver: core.transferTarget != nil,
             hasWork: driver.isProposing || lastReport.applied.index < driver.handedOut,
             hasConnections: clients.count > 0)
-        switch draining?.state.next(standing, now: Clock.now) {
+        switch handOvers.draining?.state.next(standing, now: Clock.now) {
         case .wait, nil: break
         case .handOver: step(.transferLeadership(to: nil))
         case .end:
-            draining = nil
+            handOvers.draining = nil
             settled()
         }
     }
 
     /// Tells those who wait how a transfer ended: the leader's own step into another role, or the end of its time.
     func settleTransfer() {
-        guard !transferWaiters.isEmpty, core.role != .leader || core.transferTarget == nil else { return }
-        let waiters = transferWaiters
-        transferWaiters = []
+        guard !handOvers.waiters.isEmpty, core.role != .leader || core.transferTarget == nil else { return }
+        let waiters = handOvers.waiters
+        handOvers.waiters = []
         for settled in waiters { settled(core.role == .leader ? .failed : .done) }
         scheduleTurn()
     }

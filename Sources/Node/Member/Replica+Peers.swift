@@ -115,7 +115,7 @@ extension Replica {
             }
         } else {
             let digest = core.role == .leader ? digests.agreed : digests.last
-            connection.write { message.writeHead(to: &$0, freeBytes: space.own, digest: digest) }
+            connection.write { message.writeHead(to: &$0, freeBytes: disk.space.own, digest: digest) }
         }
         clients.markDirty(connection)
     }
@@ -153,14 +153,14 @@ extension Replica {
     }
 
     /// What stands beside a message: a leader's heartbeat tells the majority's digest, an answer to the leader a peer's own,
-    /// and its free space. It counts from a member of the cluster, in this term, from or at the leader.
+    /// and its free disk.space. It counts from a member of the cluster, in this term, from or at the leader.
     private func takeIn(_ peerMessage: PeerMessage) {
         let message = peerMessage.message
         guard message.term == core.term, core.configuration.peers.contains(message.from) else { return }
         if case .heartbeat = message.body {
             if core.leader == message.from, let digest = peerMessage.digest { judge(digest) }
         } else if core.role == .leader {
-            if let bytes = peerMessage.freeBytes { space.told(bytes, by: message.from, now: core.now) }
+            if let bytes = peerMessage.freeBytes { disk.space.told(bytes, by: message.from, now: core.now) }
             if let digest = peerMessage.digest { heard(digest, from: message.from) }
         }
     }
@@ -204,10 +204,7 @@ extension Replica {
                 entryIsDamaged(index)
             }
         }
-        let records = read.entries.map { entry in
-            EntryRecord.bytes(entry.header.kind, index: entry.header.index, term: entry.header.term, entry.payload)
-        }
-        drive { $0.entriesRead(for: peer, read.entries.map(\.header), records, now: Clock.now) }
+        drive { $0.entriesRead(for: peer, read.entries, read.records, now: Clock.now) }
         scheduleTurn()
     }
 }

@@ -10,7 +10,7 @@ extension Replica {
         let role: MemberStatus.Role =
             switch core.role {
             case .follower: .follower
-            case .candidate: .candidate
+            case .preCandidate, .candidate: .candidate
             case .leader: .leader
             case .learner: .learner
             }
@@ -28,12 +28,13 @@ extension Replica {
         var statistics: [MemberStatus.Statistic] = [
             .init("files", applied.files), .init("content_bytes", applied.bytes),
             .init("durable_index", lastReport.durableIndex), .init("log_first_index", core.log.firstIndex),
-            .init("log_last_index", core.log.lastIndex), .init("log_bytes", space.usage.logBytes),
-            .init("log_commits", diskWatch.commits), .init("disk_waiting_ms", diskWait / 1_000_000),
+            .init("log_last_index", core.log.lastIndex), .init("log_bytes", disk.space.usage.logBytes),
+            .init("log_commits", disk.watch.commits), .init("disk_waiting_ms", diskWait / 1_000_000),
             .init("clients_bytes", UInt64(clients.memory.heldBytes)),
-            .init("state_bytes", space.usage.stateBytes), .init("state_unused_bytes", space.usage.unusedBytes),
-            .init("state_oldest_reader_commits", space.usage.oldestReaderCommits),
-            .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", space.usage.freeBytes),
+            .init("state_bytes", disk.space.usage.stateBytes),
+            .init("state_unused_bytes", disk.space.usage.unusedBytes),
+            .init("state_oldest_reader_commits", disk.space.usage.oldestReaderCommits),
+            .init("state_wait_p999_us", lastReport.wait), .init("free_bytes", disk.space.usage.freeBytes),
             .init("snapshot_bytes", UInt64(shelf.spools.reduce(0) { $0 + $1.bytes })),
             .init("cluster_version", UInt64(applied.clusterVersion)), .init("connections", UInt64(clients.count)),
             .init("digest_index", digests.last?.index ?? 0),
@@ -54,7 +55,7 @@ extension Replica {
             work.append(
                 .init(
                     "writing the state anew", bytesDone: threads.rewriter.bytes,
-                    of: space.usage.stateBytes - min(space.usage.stateBytes, space.usage.unusedBytes)))
+                    of: disk.space.usage.stateBytes - min(disk.space.usage.stateBytes, disk.space.usage.unusedBytes)))
         }
         if scrubbing.isUnderWay { work.append(.init("reading all that is kept", bytesDone: threads.scrubber.bytes)) }
         if let bytes = incoming.bytes { work.append(.init("taking in a snapshot", bytesDone: bytes)) }
@@ -78,7 +79,7 @@ extension Replica {
         if server.isStarved() {
             work.append(.init("taking in no connections: no file descriptor is free (ulimit -n)", bytesDone: 0))
         }
-        if space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
+        if disk.space.isLow { work.append(.init("refusing puts: the disk is nearly full", bytesDone: 0)) }
         return work
     }
 }

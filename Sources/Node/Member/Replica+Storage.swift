@@ -21,7 +21,7 @@ extension Replica {
 
     func saved(_ write: UInt64) {
         guard !isStopped else { return }
-        diskWatch.committed()
+        disk.watch.committed()
         step(.saved(write: write))
         settleExchange()
         scheduleTurn()
@@ -37,7 +37,7 @@ extension Replica {
     }
 
     func watchDisk() {
-        let events = diskWatch.look(
+        let events = disk.watch.look(
             oldestWriteBegan: core.oldestWriteBegan, gaveWayAt: core.gaveWayAt, now: core.now)
         for event in events {
             switch event {
@@ -98,7 +98,7 @@ extension Replica {
     }
 
     private func measuredUsage(_ measured: DiskUsage) {
-        space.measured(measured)
+        disk.space.measured(measured)
         guard !measured.isInPlace else { return }
         server.fatal(
             "\(directory): its files were deleted, moved or replaced while this member ran, so that what it writes is "
@@ -110,12 +110,12 @@ extension Replica {
         guard core.role == .leader else { return }
         let voters = core.configuration.voters
         let heard = core.peers.filter { core.now - $0.lastContact < core.limits.electionTimeout }.map(\.peer)
-        let isChanged = space.decide(
+        let isChanged = disk.space.decide(
             leader: core.id, voters: voters, present: voters.filter { $0 == core.id || heard.contains($0) })
         guard isChanged else { return }
-        let free = space.peers.values.reduce(space.own, min) >> 20
-        let metadata: Logger.Metadata = ["least_free_mib": "\(free)", "reserve_mib": "\(space.reserve >> 20)"]
-        if space.isLow {
+        let free = disk.space.peers.values.reduce(disk.space.own, min) >> 20
+        let metadata: Logger.Metadata = ["least_free_mib": "\(free)", "reserve_mib": "\(disk.space.reserve >> 20)"]
+        if disk.space.isLow {
             logger.error("puts are refused: too little of the disks is free", metadata: metadata)
         } else {
             logger.notice("puts are taken again", metadata: metadata)

@@ -29,8 +29,7 @@ final class Replica {
 
     var lastReport: StateReport
     var tail: LogTail
-    var diskWatch = DiskWatch()
-    var space: DiskSpace
+    var disk: Disk
     var exchange: StateExchange
     var incoming = IncomingSnapshot()
     var shelf = SpoolShelf()
@@ -43,7 +42,6 @@ final class Replica {
     var health = Health()
     /// Another member's state that is on its way here.
     var fetch: StateFetch?
-    var doubt = Doubt()
     var digests = DigestVote()
 
     // MARK: peers and clients
@@ -57,12 +55,7 @@ final class Replica {
     // MARK: a turn
 
     var turns = Turns()
-    /// Who waits for leadership to be handed over.
-    var transferWaiters: [(TransferOutcome) -> Void] = []
-    /// Of a member that is about to end, and who waits for that.
-    var draining: (state: Draining, settled: () -> Void)?
-
-    enum TransferOutcome { case done, failed }
+    var handOvers = HandOvers()
 
     /// What it asks of the server that it runs in.
     struct ServerCalls {
@@ -86,6 +79,21 @@ final class Replica {
         let spooler: SpoolThread
         let scrubber: ScrubThread
         let rewriter: RewriteThread
+    }
+
+    /// The disk of the log and the state: whether it stands still, and what room is left.
+    struct Disk {
+        var watch = DiskWatch()
+        var space: DiskSpace
+    }
+
+    enum TransferOutcome { case done, failed }
+
+    /// Who waits for this member to lead no more.
+    struct HandOvers {
+        var waiters: [(TransferOutcome) -> Void] = []
+        /// Of a member that is about to end, and who waits for that.
+        var draining: (state: Draining, settled: () -> Void)?
     }
 
     /// How the loop's turns stand.
@@ -123,7 +131,7 @@ final class Replica {
             context: UInt64.random(in: 0..<1 << 62))
         lastReport = beginning.report
         tail = beginning.tail
-        space = DiskSpace(reserve: options.reserve)
+        disk = Disk(space: DiskSpace(reserve: options.reserve))
         exchange = StateExchange(number: beginning.stateNumber, unused: beginning.unusedState)
         scrubbing = Scrubbing(now: Clock.now)
         clients = ClientTable(memory: memory)
@@ -131,6 +139,7 @@ final class Replica {
     }
 
     var isStopped: Bool { turns.isStopped }
+    var isDraining: Bool { handOvers.draining != nil }
     /// Of the member's data.
     var directory: String { options.data }
     /// The highest cluster version that this program knows.
@@ -204,7 +213,7 @@ final class Replica {
         requestNewReads()
         performActions()
         sendReads()
-        clients.flush()
+        for connection in clients.takeDirty() { connection.flush() }
     }
 
     func step(_ event: Event, records: ByteBuffer? = nil, now: Nanoseconds = Clock.now) {

@@ -27,23 +27,23 @@ package final class Server {
     }
 
     let options: ServerOptions
-    private let directory: DataDirectory
-    private(set) var identity: Identity
+    let directory: DataDirectory
+    var identity: Identity
     let address: Address
-    private let loop: any EventLoop
+    let loop: any EventLoop
     let logger: Logger
     let fatal: @Sendable (String) -> Void
-    private let restart: @Sendable (String) -> Void
-    private let began = Clock.now
+    let restart: @Sendable (String) -> Void
+    let began = Clock.now
     var phase = Phase.ended
     /// What the log held when this member started; taken once.
-    private var recovered: LogStore.Recovered?
-    private var repairing: Task<Void, Never>?
+    var recovered: LogStore.Recovered?
+    var repairing: Task<Void, Never>?
     /// Its disk is full, and what was under way when that was found is left as it was.
-    private var isTakenIn = false
-    private var isWaitingForRoom = false
+    var isTakenIn = false
+    var isWaitingForRoom = false
     /// Kept for its threads, which are left where they are.
-    private var leftReplica: Replica?
+    var leftReplica: Replica?
     private var port: (any Channel)?
     var lastConnection: UInt64 = 0
     let memory = ClientMemory()
@@ -71,51 +71,8 @@ package final class Server {
         self.restart = restart
         var options = options
         directory = try DataDirectory(path: options.data)
-        let stored = try directory.store.identity()
-        // Of a directory that knows its cluster.
-        var listed: [(id: UInt64, address: Address)] = []
-        if let stored {
-            if let id = options.id, id != stored.memberID {
-                throw StartError(
-                    "\(options.data): belongs to member \(stored.memberID), not \(id); name its own with --data")
-            }
-            // A member that was ended while it waited for the others goes on waiting for the same ones, unless it is told
-            // anew how to begin: nothing stands in its directory yet. It is another one then, whoever heard of it.
-            let isToldAnew =
-                stored.genesis == nil && !options.cluster.isEmpty && (options.isBootstrap || options.isJoin)
-                && (options.clusterText != stored.founders || options.isJoin != stored.isJoining)
-            if !isToldAnew, !options.cluster.isEmpty,
-                options.isBootstrap || options.isJoin || stored.genesis == nil, options.clusterText != stored.founders
-            {
-                throw StartError(
-                    "\(options.data): was started for --cluster \(stored.founders), not \(options.clusterText); name "
-                        + "an empty directory with --data for another cluster")
-            }
-            options.id = stored.memberID
-            listed = stored.genesis == nil ? [] : options.cluster
-            if isToldAnew {
-                identity = Identity(
-                    memberID: stored.memberID, incarnation: UInt64.random(in: 1...UInt64.max),
-                    founders: options.clusterText, isJoining: options.isJoin)
-                try directory.store.save(identity)
-            } else {
-                options.cluster = ServerOptions.recordedMembers(stored.founders)
-                identity = stored
-            }
-        } else {
-            try directory.refuseLostLog()
-            let id: UInt64
-            do { id = try Self.checkFirstStart(&options) } catch {
-                directory.discard()
-                throw error
-            }
-            // It was an empty one that stood there, and is this member's now.
-            DataDirectory.makePrivate(options.data)
-            identity = Identity(
-                memberID: id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText,
-                isJoining: options.isJoin)
-            try directory.store.save(identity)
-        }
+        var listed: [ListedMember] = []
+        (identity, listed) = try Self.begin(&options, directory)
         let memberID = identity.memberID
         if identity.genesis != nil {
             let repair = LogRepair(options: options, store: directory.store, identity: identity, logger: logger)
@@ -144,62 +101,40 @@ package final class Server {
         self.fatal = fatal
     }
 
-    /// Who moved, by the list that the member was started with; said once for each list.
-    private static func moves(
-        _ list: [(id: UInt64, address: Address)], _ founders: String, _ configuration: Configuration, _ store: LogStore,
-        _ logger: Logger
-    ) throws -> MovedMembers {
-        let text = ServerOptions.text(of: list)
-        let strangers = list.filter { listed in !configuration.members.contains { $0.id == listed.id } }
-        if !strangers.isEmpty {
-            logger.warning(
-                "--cluster names members that the cluster does not have: they are ignored",
-                metadata: ["ignored": "\(ServerOptions.text(of: strangers))", "recorded": "\(configuration.text)"])
-        }
-        let last = try store.listedMembers().map { MovedMembers.Given(text: $0.given, recorded: $0.recorded) }
-        let (moved, isOutdated) = MovedMembers.moves(
-            in: list, last: last ?? MovedMembers.Given(text: founders, recorded: founders), configuration)
-        if text != last?.text ?? founders { try store.save(listedMembers: text, recorded: configuration.text) }
-        if isOutdated {
-            logger.notice(
-                "--cluster is an older list than what the cluster has recorded, which counts",
-                metadata: ["given": "\(text)", "recorded": "\(configuration.text)"])
-        }
-        if !moved.isEmpty {
-            logger.warning(
-                "members have moved, as --cluster says: these addresses are used, and recorded once there is a leader",
-                metadata: ["given": "\(text)", "recorded": "\(configuration.text)"])
-        }
-        return moved
-    }
-
-    /// What an empty directory may become; nothing is guessed, since a disk that is not mounted looks the same.
+    /// Makes the directory this member's, as is decided by what it holds and `options`, which then say what counts.
     ///
-    /// - Returns: the member's id.
-    private static func checkFirstStart(_ options: inout ServerOptions) throws(StartError) -> UInt64 {
-        let isAlone = options.cluster.count < 2
-        if options.isJoin, isAlone {
-            throw StartError("--join needs --cluster with a member of the cluster to join, and this one")
+    /// - Returns: who this member is, and the list that says where the members of its cluster are now.
+    private static func begin(
+        _ options: inout ServerOptions, _ directory: DataDirectory
+    ) throws -> (Identity, listed: [ListedMember]) {
+        let stored = try directory.store.identity()
+        if stored == nil { try directory.refuseLostLog() }
+        let decision: StartDecision
+        do throws(StartDecision.Refusal) { decision = try StartDecision(stored, options) } catch {
+            if stored == nil { directory.discard() }
+            throw StartError(error.words(options.data))
         }
-        guard options.isBootstrap || options.isJoin else {
-            throw StartError(
-                "\(options.data): is empty. If it should not be, see that its disk is mounted, and that --data names it. For "
-                    + "the first start of a new cluster add --bootstrap\(isAlone ? "" : " on every member"); to join one "
-                    + "that runs, or to come back with an empty directory, add --join and run 'banyan member add' or "
-                    + "'banyan member replace'")
+        switch (decision, stored) {
+        case (.member(let listed), .some(let stored)):
+            options.id = stored.memberID
+            options.cluster = MemberList.recorded(stored.founders)
+            return (stored, listed)
+        case (.waitOn, .some(let stored)):
+            options.id = stored.memberID
+            options.cluster = MemberList.recorded(stored.founders)
+            return (stored, [])
+        case (.first(let newcomer), _), (.anew(let newcomer), _):
+            options.id = newcomer.id
+            options.cluster = newcomer.cluster
+            // It was an empty one that stood there, and is this member's now.
+            if stored == nil { DataDirectory.makePrivate(options.data) }
+            let identity = Identity(
+                memberID: newcomer.id, incarnation: UInt64.random(in: 1...UInt64.max), founders: options.clusterText,
+                isJoining: newcomer.isJoining)
+            try directory.store.save(identity)
+            return (identity, [])
+        case (.member, nil), (.waitOn, nil): preconditionFailure("an empty directory would be taken for a member's")
         }
-        if options.cluster.isEmpty {
-            let id = options.id ?? 1
-            options.id = id
-            options.cluster = [(id, options.listen ?? ServerOptions.defaultAddress)]
-        }
-        guard let id = options.id else {
-            throw StartError("say which member this is: --id ID, one of the ids of --cluster")
-        }
-        guard options.cluster.contains(where: { $0.id == id }) else {
-            throw StartError("--id \(id) is not in --cluster \(options.clusterText)")
-        }
-        return id
     }
 
     package var description: String { "member \(identity.memberID) on \(address)" }
@@ -281,207 +216,14 @@ package final class Server {
         }
     }
 
-    // MARK: becoming a member
-
-    /// Draws the cluster's id and stores its first entry: this member is the one with the lowest id, and has heard all.
-    private func found(members: [(id: UInt64, incarnation: UInt64)]) throws {
-        let configuration = Configuration(
-            clusterID: UInt64.random(in: 1...UInt64.max),
-            members: options.cluster.compactMap { listed in
-                members.first { $0.id == listed.id }.map {
-                    Member(id: $0.id, peer: PeerID($0.incarnation), address: listed.address.description)
-                }
-            })
-        try join(configuration)
-    }
-
-    private func makeBootstrap() -> Bootstrap {
-        Bootstrap(
-            options: options, identity: identity, loop: loop, logger: logger,
-            complete: { [unowned self] in try found(members: $0) },
-            begin: { [unowned self] in if identity.isJoining { takeIn($0) } else { try join($0) } }, fatal: fatal)
-    }
-
-    private func join(_ genesis: Configuration) throws {
-        try directory.store.found(identity, genesis: genesis)
-        identity.genesis = genesis
-        logger.info(
-            "cluster founded",
-            metadata: ["cluster": "\(String(genesis.clusterID, radix: 16))", "members": "\(genesis.text)"])
-        if case .waiting(let bootstrap) = phase { bootstrap.stop() }
-        tellGenesis()
-        try run(directory.store.recover())
-    }
-
-    /// A running cluster's leader has taken this member in. Its term is asked for first, over connections to addresses of this
-    /// member's own list: who has none would believe any.
-    private func takeIn(_ configuration: Configuration) {
-        guard !isTakenIn else { return }
-        isTakenIn = true
-        let nodes = options.cluster.filter { $0.id != identity.memberID }.map { $0.address.description }
-        let this = NIOLoopBound(self, eventLoop: loop)
-        let asked = loop.makePromise(of: Term?.self)
-        asked.completeWithTask { await Self.leadersTerm(nodes) }
-        asked.futureResult.whenSuccess { term in
-            do { try this.value.begin(in: configuration, term) } catch { this.value.unwritable(error) }
-        }
-    }
-
-    /// Nil when none of them says that it leads.
-    private static func leadersTerm(_ nodes: [String]) async -> Term? {
-        let client = BanyanClient(nodes: nodes, timeout: .seconds(2))
-        let leaders = (try? await client.status(within: .seconds(1)))?.filter { $0.role == "leader" }
-        await client.close()
-        return leaders?.map(\.term).min()
-    }
-
-    private func begin(in configuration: Configuration, _ term: Term?) throws {
-        guard case .joining = phase else { return }
-        try directory.store.join(identity, configuration, term: term ?? 0)
-        identity.genesis = configuration
-        if case .joining(let bootstrap) = phase { bootstrap.stop() }
-        logger.info(
-            "taken in",
-            metadata: ["cluster": "\(String(configuration.clusterID, radix: 16))", "members": "\(configuration.text)"])
-        try run(directory.store.recover())
-    }
-
-    private func run(_ recovered: LogStore.Recovered) throws {
-        phase = .starting
-        self.recovered = nil
-        let number = recovered.row.stateNumber
-        let state = try directory.prepareState(number)
-        openState(state) { [unowned self] opened, stateThread in
-            do throws(StateError) {
-                let report = try opened.get()
-                let applied = report.applied
-                let log = recovered.log
-                guard log.term(at: applied.index) == applied.term else {
-                    stateThread.leave()
-                    // The log keeps what the state lacks: it is the state that is an old one.
-                    guard applied.index >= log.compactedIndex else {
-                        return runWithout("it ends at \(applied.index), before the log begins", recovered)
-                    }
-                    return fatal(forgetful(log, applied))
-                }
-                run(recovered, report, stateThread, unusedState: nil)
-            } catch {
-                if error.isFull { return waitForRoom("the state can't be opened: \(error)") }
-                guard error.isDamage else { return fatal("\(options.data): the state can't be used: \(error)") }
-                runWithout("\(error)", recovered)
-            }
-        }
-    }
-
-    /// A state executes what is durable in its log alone. A log that lacks that lost what its member promised: entries that it
-    /// acknowledged, and perhaps a vote.
-    private func forgetful(_ log: LogView, _ applied: Applied) -> String {
-        "\(options.data): the state has executed entry \(applied.index) of term \(applied.term), and the log, which ends at "
-            + "\(log.lastIndex), lacks it: the log is an old copy, or its disk lost writes. This member can't keep what it "
-            + "promised: move the directory away, start an empty one with --join, and run 'banyan member replace "
-            + "\(identity.memberID)' (of a lone member: restore a backup with banyand --restore)"
-    }
-
-    /// The member's own state can't be opened: it runs with an empty one, until it has another member's.
-    private func runWithout(_ reason: String, _ recovered: LogStore.Recovered) {
-        let number = recovered.row.stateNumber
-        guard !recovered.log.configuration.otherVoters(than: PeerID(identity.incarnation)).isEmpty else {
-            return fatal(
-                "\(options.data): the state can't be used: \(reason); there is no other member to take a sound copy from: "
-                    + "restore a backup with banyand --restore")
-        }
-        let unused = DataDirectory.statePath(in: options.data, number + 1)
-        do {
-            try DataDirectory.makeDirectory(unused)
-            try StateDamage(kind: .wrong, reason: reason).mark(options.data)
-        } catch { return unwritable(error) }
-        openState(unused, isStopped: true) { [unowned self] opened, stateThread in
-            do throws(StateError) {
-                run(recovered, try opened.get(), stateThread, unusedState: number + 1)
-            } catch { unwritable(StartError("\(unused): \(error)", isFull: error.isFull)) }
-        }
-    }
-
-    private func openState(
-        _ path: String, isStopped: Bool = false,
-        then opened: @escaping (Result<StateReport, StateError>, StateThread) -> Void
-    ) {
-        let this = NIOLoopBound((self, opened), eventLoop: loop)
-        let loop = loop
-        let promise = loop.makePromise(of: Result<StateReport, StateError>.self)
-        let stateThread = StateThread(
-            path: path, log: directory.store, knownVersion: options.knownVersion, member: identity.memberID,
-            isStopped: isStopped,
-            opened: { promise.succeed($0) },
-            report: { report in loop.execute { this.value.0.replica?.reported(report) } },
-            failed: { error in
-                loop.execute {
-                    if error.isFull { return this.value.0.waitForRoom("the state can't be written: \(error)") }
-                    this.value.0.replica?.stateFailed(error)
-                }
-            })
-        promise.futureResult.whenSuccess { this.value.1($0, stateThread) }
-    }
-
-    private func run(
-        _ recovered: LogStore.Recovered, _ report: StateReport, _ stateThread: StateThread, unusedState: UInt64?
-    ) {
-        let this = NIOLoopBound(self, eventLoop: loop)
-        let (loop, fatal) = (loop, fatal)
-        let logWriter = LogWriter(
-            store: directory.store, row: recovered.row, lastIndex: recovered.log.lastIndex,
-            completed: { write in loop.execute { this.value.replica?.saved(write) } },
-            failed: { error in
-                guard error.isFull else {
-                    return fatal(
-                        "the log can't be written: \(error); what reached the disk is unknown, so this member stops")
-                }
-                loop.execute { this.value.waitForRoom("the log can't be written: \(error)") }
-            })
-        // An empty state has executed nothing, and executes nothing.
-        let applied = unusedState == nil ? report.applied.index : recovered.log.compactedIndex
-        let core = RaftCore(
-            id: PeerID(identity.incarnation), hardState: recovered.row.hardState, log: recovered.log,
-            applied: applied, seed: UInt64.random(in: 0...UInt64.max), now: Clock.now)
-        let threads = Replica.Threads(
-            logWriter: logWriter, state: stateThread,
-            reader: ReaderThread(
-                store: directory.store, directory: directory.path, reserve: options.reserve / 2, loop: loop),
-            spooler: SpoolThread(directory: directory.path, reserve: options.reserve / 2, loop: loop),
-            scrubber: ScrubThread(log: directory.store, loop: loop),
-            rewriter: RewriteThread(
-                log: directory.store, directory: directory.path, reserve: options.reserve,
-                knownVersion: options.knownVersion, loop: loop))
-        let beginning = Replica.Beginning(
-            core: core, report: report, stateNumber: recovered.row.stateNumber, unusedState: unusedState,
-            tail: LogTail(entriesMax: options.logTailMax, lastIndex: recovered.log.lastIndex))
-        let calls = Replica.ServerCalls(
-            fatal: fatal, restart: restart, unwritable: { this.value.unwritable($0) },
-            configurationAdopted: { [unowned self] in tellGenesis() },
-            isStarved: { [unowned self] in starvedAt != nil })
-        let replica = Replica(
-            beginning, on: loop, identity: identity, threads: threads, options: options, memory: memory,
-            logger: logger, server: calls)
-        logger.info(
-            "recovered",
-            metadata: [
-                "entries": "\(recovered.log.lastIndex - recovered.log.compactedIndex)", "applied": "\(applied)",
-                "to_execute": "\(recovered.row.hardState.commit - min(recovered.row.hardState.commit, applied))",
-                "milliseconds": "\((Clock.now - began) / 1_000_000)",
-            ])
-        phase = .running(replica)
-        for connection in connections.values { replica.accept(connection) }
-        replica.start()
-    }
-
     /// A file of the directory can't be written. Where room is all that lacks, it is waited for.
-    private func unwritable(_ error: any Error) {
+    func unwritable(_ error: any Error) {
         if StartError.isFull(error) { waitForRoom("\(error)") } else { fatal("\(error)") }
     }
 
     /// The disk filled up in the midst of a commit, of which nobody knows what reached it: none is tried again by this process.
     /// It serves nothing more, and begins anew with what is on the disk once there is room.
-    private func waitForRoom(_ reason: String) {
+    func waitForRoom(_ reason: String) {
         guard !isWaitingForRoom else { return }
         isWaitingForRoom = true
         logger.critical(

@@ -20,6 +20,8 @@ struct Health {
     static let giveWayPause: Nanoseconds = 3_000_000_000
 
     private(set) var damage: StateDamage?
+    /// Whether the log holds what the cluster never decided is asked by this.
+    var doubt = Doubt()
     private var foundAt: Nanoseconds = 0
     private var gaveWayAt: Nanoseconds = 0
     private var told = ""

@@ -60,7 +60,7 @@ struct LogRepair {
     func run() async throws {
         let damaged = try store.damaged()
         let others = others(damaged).map(options.moved.address)
-        let founders = ServerOptions.recordedMembers(identity.founders).filter { $0.id != identity.memberID }
+        let founders = MemberList.recorded(identity.founders).filter { $0.id != identity.memberID }
         let nodes = others + founders.map { $0.address.description }.filter { !others.contains($0) }
         let fetch = SnapshotFetch(
             nodes: { nodes }, memberID: identity.memberID, peer: PeerID(identity.incarnation),

@@ -36,7 +36,7 @@ extension Replica {
 
     /// Another member leads on, if one can: its state may be sound.
     func giveWay() {
-        guard core.role == .leader, core.transferTarget == nil, draining == nil, health.givesWay(now: core.now) else {
+        guard core.role == .leader, core.transferTarget == nil, !isDraining, health.givesWay(now: core.now) else {
             return
         }
         step(.transferLeadership(to: nil))
@@ -121,7 +121,7 @@ extension Replica {
                 "repaired: the log begins behind a damaged entry that the state has executed", metadata: metadata)
         } else if isLast {
             // A member that ends is repaired when it begins again.
-            guard draining == nil else { return }
+            guard !isDraining else { return }
             drain { [server] in server.restart("log entry \(index) is damaged") }
         } else {
             logger.error("damaged", metadata: metadata)

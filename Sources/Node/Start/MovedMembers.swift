@@ -30,10 +30,10 @@ package struct MovedMembers: Sendable, Equatable {
     /// - Parameter last: the list of the last start that had one; at first the founders'.
     /// - Returns: who moved, and whether the list is outdated in others.
     static func moves(
-        in list: [(id: UInt64, address: Address)], last: Given, _ configuration: Configuration
+        in list: [ListedMember], last: Given, _ configuration: Configuration
     ) -> (moved: MovedMembers, isOutdated: Bool) {
-        let isRepeated = ServerOptions.text(of: list) == last.text
-        let before = ServerOptions.recordedMembers(last.recorded)
+        let isRepeated = MemberList.text(of: list) == last.text
+        let before = MemberList.recorded(last.recorded)
         var moved = MovedMembers()
         var isOutdated = false
         for listed in list {

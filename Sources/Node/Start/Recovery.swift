@@ -98,7 +98,7 @@ package enum Recovery {
         guard let identity else { throw StartError("\(directory.path): is nobody's") }
         let configuration = recovered.log.configuration
         let own = configuration.members.first { $0.id == identity.memberID }
-        let listed = ServerOptions.recordedMembers(identity.founders).first { $0.id == identity.memberID }
+        let listed = MemberList.recorded(identity.founders).first { $0.id == identity.memberID }
         let contents = Contents(
             memberID: identity.memberID, address: own?.address ?? listed?.address.description ?? "",
             clusterID: configuration.clusterID, members: configuration.text, term: recovered.row.hardState.term,

@@ -7,7 +7,7 @@ package struct ServerOptions: Sendable {
     /// Nil: the directory's own, or 1 for a cluster of one.
     package var id: UInt64?
     /// The members, as id and address; empty for a cluster of one at `listen`.
-    package var cluster: [(id: UInt64, address: Address)]
+    package var cluster: [ListedMember]
     package var isBootstrap: Bool
     /// Wait to be taken into a cluster that runs.
     package var isJoin: Bool
@@ -37,7 +37,7 @@ package struct ServerOptions: Sendable {
     package static let newestVersion = Applied.clusterVersionMax
 
     package init(
-        data: String, id: UInt64?, cluster: [(id: UInt64, address: Address)], isBootstrap: Bool, isJoin: Bool = false,
+        data: String, id: UInt64?, cluster: [ListedMember], isBootstrap: Bool, isJoin: Bool = false,
         listen: Address?, logTailMax: UInt64 = Self.defaultLogTail, reserve: UInt64 = Self.defaultReserve,
         snapshotRate: Int = Self.defaultSnapshotRate,
         knownVersion: UInt16 = Self.newestVersion
@@ -54,48 +54,6 @@ package struct ServerOptions: Sendable {
         self.logTailMax = logTailMax
     }
 
-    /// The members of a list in its written form, `ID=HOST:PORT,...`.
-    ///
-    /// - Throws: `StartError` with the piece that is wrong: what stands here is recorded, and given to clients.
-    package static func members(_ text: String) throws(StartError) -> [(id: UInt64, address: Address)] {
-        var members: [(id: UInt64, address: Address)] = []
-        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
-            let sides = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-            guard sides.count == 2 else { throw StartError("'\(part)' is not ID=HOST:PORT") }
-            guard let id = UInt64(sides[0]), id > 0, sides[0].utf8.allSatisfy({ $0 != UInt8(ascii: "+") }) else {
-                throw StartError("'\(part)': '\(sides[0])' is no member's id: it is a number from 1 on")
-            }
-            let address: Address
-            do throws(Address.Fault) { address = try Address(parsing: sides[1]) } catch {
-                throw StartError("'\(part)': \(error)")
-            }
-            if address.isWildcard {
-                throw StartError(
-                    "'\(part)': \(address) stands for all of a machine's addresses; give one that the others and the "
-                        + "clients can connect to, and listen there with --listen \(address)")
-            }
-            if members.contains(where: { $0.id == id }) { throw StartError("'\(part)': two members have the id \(id)") }
-            if members.contains(where: { $0.address == address }) {
-                throw StartError("'\(part)': two members have the address \(address)")
-            }
-            members.append((id, address))
-        }
-        return members
-    }
-
-    /// A list that a directory holds; an older program may have kept addresses there that are none.
-    static func recordedMembers(_ text: String) -> [(id: UInt64, address: Address)] {
-        text.split(separator: ",").compactMap { part in
-            let sides = part.split(separator: "=", maxSplits: 1).map(String.init)
-            guard sides.count == 2, let id = UInt64(sides[0]), let address = Address(sides[1]) else { return nil }
-            return (id, address)
-        }
-    }
-
     /// The list in the form in which members compare it.
-    var clusterText: String { Self.text(of: cluster) }
-
-    static func text(of members: [(id: UInt64, address: Address)]) -> String {
-        members.sorted { $0.id < $1.id }.map { "\($0.id)=\($0.address)" }.joined(separator: ",")
-    }
+    var clusterText: String { MemberList.text(of: cluster) }
 }
