@@ -82,9 +82,10 @@ intruders: packages ## Let somebody speak in the members' names, in SEEDS simula
 	@sim="$$($(SWIFT) build $(RELEASE) --show-bin-path)/banyan-sim"; \
 	  $$sim --seeds $(SEEDS) --intruder insane && $$sim --seeds $(SEEDS) --nodes 5 --intruder mutating
 
-lint: ## Check the form of all Swift sources, and that the driver alone steps the core.
+lint: python ## Check the form of all Swift sources, that the driver alone steps the core, imports, and pages.
 	$(SWIFT) format lint --strict --recursive --parallel Package.swift Sources Tests
 	@! grep -rnE '\.takeOutput\(\)|[cC]ore\??\.step\(' Sources --include='*.swift' | grep -vE '^Sources/(Raft|Driver|Benchmarks)/'
+	python3 .ci/lint.py
 
 format: ## Bring all Swift sources into form.
 	$(SWIFT) format --in-place --recursive --parallel Package.swift Sources Tests

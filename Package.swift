@@ -5,6 +5,7 @@ import PackageDescription
 //
 //     banyand   banyan   banyan-load   banyan-sim  thin executables: parse, call, print
 //     Node      Mirror   LoadGenerator Simulator   a running member; the tools' engines
+//     Histories                                    what clients saw, and whether it could have happened
 //     MemberLog                                    the log of a member, on a thread that nobody waits for
 //     Console                                      how programs end
 //     Driver                                       what stands between the core and threads, sockets and disks
@@ -75,7 +76,9 @@ let package = Package(
 
         .target(
             name: "FileTree",
-            dependencies: ["LMDB", "Deflate", "XXHash", "Raft", "Threads", "CrashPoints", nioCore, crypto],
+            dependencies: [
+                "LMDB", "Deflate", "XXHash", "Raft", "Threads", "CrashPoints", nioCore, crypto, collections,
+            ],
             swiftSettings: strict),
         .target(name: "WireProtocol", dependencies: ["Raft", "Deflate", nioCore], swiftSettings: strict),
 
@@ -84,14 +87,14 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "RaftLog",
-            dependencies: ["LMDB", "Raft", "WireProtocol", "Threads", "CrashPoints", nioCore, collections],
+            dependencies: ["LMDB", "Deflate", "Raft", "WireProtocol", "Threads", "CrashPoints", nioCore],
             swiftSettings: strict),
         .target(
             name: "Snapshots",
             dependencies: ["Deflate", "FileTree", "Raft", "WireProtocol", "CrashPoints", nioCore, crypto],
             swiftSettings: strict),
         .target(
-            name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging, collections],
+            name: "Transport", dependencies: ["WireProtocol", "Raft", nioCore, nioPosix, logging],
             swiftSettings: strict),
         .target(
             name: "BanyanClient", dependencies: ["WireProtocol", "FileTree", "Raft", nioCore, nioPosix, collections],
@@ -101,9 +104,7 @@ let package = Package(
             name: "Node",
             dependencies: [
                 "Driver", "Transport", "BanyanClient", "RaftLog", "Snapshots", "FileTree", "LMDB", "WireProtocol",
-                "Raft", "Threads", "CrashPoints",
-                nioCore,
-                nioPosix, logging, collections, histogram,
+                "Raft", "Threads", "CrashPoints", nioCore, logging, collections, histogram,
             ], swiftSettings: strict),
         .target(name: "Mirror", dependencies: ["BanyanClient", "FileTree"], swiftSettings: strict),
         .target(
@@ -119,7 +120,7 @@ let package = Package(
             name: "Simulator",
             dependencies: ["Driver", "FileTree", "WireProtocol", "Raft", "Histories", nioCore, crypto, heap],
             swiftSettings: strict),
-        .target(name: "Console", dependencies: ["FileTree", "WireProtocol", arguments], swiftSettings: strict),
+        .target(name: "Console", dependencies: ["FileTree", arguments], swiftSettings: strict),
         .target(name: "MemberLog", dependencies: ["Console", "Threads", logging], swiftSettings: strict),
         .executableTarget(
             name: "banyand",
@@ -157,11 +158,11 @@ let package = Package(
         // The bad disk: a library that stands between the unchanged programs and the C library.
         .target(name: "CBadDisk", path: "Tests/CBadDisk", linkerSettings: [.linkedLibrary("dl")]),
 
-        .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: strict),
+        .testTarget(name: "RaftTests", dependencies: ["Driver", "Raft"], swiftSettings: strict),
         .testTarget(
             name: "DriverTests", dependencies: ["Driver", "FileTree", "WireProtocol", "Raft", nioCore],
             swiftSettings: strict),
-        .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: strict),
+        .testTarget(name: "LMDBTests", dependencies: ["LMDB", "CLMDB"], swiftSettings: strict),
         .testTarget(
             name: "FileTreeTests", dependencies: ["FileTree", "XXHash", "Raft", nioCore], swiftSettings: strict),
         .testTarget(
@@ -174,13 +175,13 @@ let package = Package(
             name: "SnapshotsTests",
             dependencies: ["Snapshots", "FileTree", "WireProtocol", "Raft", nioCore, "Deflate"],
             swiftSettings: strict),
-        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Raft"], swiftSettings: strict),
+        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Histories", "Raft"], swiftSettings: strict),
         .testTarget(name: "HistoriesTests", dependencies: ["Histories"], swiftSettings: strict),
         .testTarget(
             name: "BanyanClientTests", dependencies: ["BanyanClient", "FileTree", "WireProtocol", nioCore, nioPosix],
             swiftSettings: strict),
         .testTarget(name: "MemberLogTests", dependencies: ["MemberLog", logging], swiftSettings: strict),
-        .testTarget(name: "ConsoleTests", dependencies: ["Console", "FileTree"], swiftSettings: strict),
+        .testTarget(name: "ConsoleTests", dependencies: ["Console", "FileTree", arguments], swiftSettings: strict),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", nioCore], swiftSettings: strict),
         .testTarget(name: "MirrorTests", dependencies: ["Mirror", "BanyanClient", "FileTree"], swiftSettings: strict),
         .testTarget(
@@ -194,7 +195,7 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "BanyanClient", "WireProtocol", "banyand", "banyan", "banyan-load", "banyan-sim", "banyan-powercut",
-                "CrashPoints", "FileTree", "LMDB", "RaftLog", "Snapshots",
+                "CrashPoints", "FileTree", "LMDB", "Raft", "RaftLog", "Snapshots",
                 nioCore, nioPosix, crypto,
             ],
             swiftSettings: strict),
