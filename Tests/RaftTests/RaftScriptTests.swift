@@ -48,8 +48,23 @@ struct RaftScriptTests {
     /// In a script, `#` begins a comment, `>` a command; what follows a command is what it prints.
     @Test("a script's members do what it says", arguments: names)
     func scenario(name: String) throws {
-        let script = try String(contentsOf: Self.folder.appendingPathComponent(name), encoding: .utf8)
+        let (actual, expected) = try Self.run(name, ScriptedCluster())
+        #expect(actual == expected, "\(name) went like this:\n\(actual.joined(separator: "\n"))")
+    }
+
+    @Test("a script notices a promise that leaves with another's write")
+    func promisesOfOtherWrites() throws {
         var cluster = ScriptedCluster()
+        cluster.releasesAllPromises = true
+        let (actual, expected) = try Self.run("promises.txt", cluster)
+        #expect(actual != expected)
+    }
+
+    private static func run(_ name: String, _ cluster: ScriptedCluster) throws -> (
+        actual: [String], expected: [String]
+    ) {
+        let script = try String(contentsOf: folder.appendingPathComponent(name), encoding: .utf8)
+        var cluster = cluster
         var actual: [String] = []
         var expected: [String] = []
         for line in script.split(separator: "\n", omittingEmptySubsequences: true).map(String.init) {
@@ -57,7 +72,7 @@ struct RaftScriptTests {
             expected.append(line)
             if line.hasPrefix("> ") { actual += [line] + (try cluster.run(String(line.dropFirst(2)))) }
         }
-        #expect(actual == expected, "\(name) went like this:\n\(actual.joined(separator: "\n"))")
+        return (actual, expected)
     }
 
     @Test("a state that another took the place of goes on from there, and log, vote and commit index stay")

@@ -1,3 +1,4 @@
+@testable import Driver
 @testable import Raft
 
 /// A whole cluster of cores in memory, moved by the commands of a script:
@@ -21,7 +22,7 @@
 ///     gather ID, act ID    events come to the member, and nothing of what they lead to is done before it acts
 ///     append A B I J       the entries I to J of A, which leads, come to B, and that those before them are committed
 ///     snapshot A B I       a snapshot of A, which leads, that ends with I, comes to B
-///     hold ID, release ID  the member's disk is slow: writes wait
+///     hold ID, release ID  the member's disk is slow: writes wait;  save ID COUNT finishes the first of them
 ///     crash ID, restart ID the process ends; what its disk had not finished is lost
 ///     compact ID INDEX     the member's log forgets entries up to INDEX
 ///     show                 prints all members
@@ -37,13 +38,16 @@ struct ScriptedCluster {
         var isHolding = false
         var isGathering = false
         var pendingWrites: [Write] = []
-        var held: [HeldMessage] = []
+        var promises = Promises()
         // What is on the disk:
         var hardState = HardState()
         var entries: [EntryHeader] = []
         var compacted: (index: Index, term: Term) = (0, 0)
         var configurations: [IndexedConfiguration] = []
     }
+
+    /// A fault to plant: what one write makes certain is taken for what all of them do.
+    var releasesAllPromises = false
 
     /// The members of the first configuration.
     private var founders = 0
@@ -103,6 +107,7 @@ struct ScriptedCluster {
         case ("heal", 0): cuts = []
         case ("hold", 1): nodes[position(numbers[0])].isHolding = true
         case ("release", 1): release(position(numbers[0]))
+        case ("save", 2): save(position(numbers[0]), atMost: Int(numbers[1]))
         case ("crash", 1): crash(position(numbers[0]))
         case ("restart", 1): restart(position(numbers[0]))
         case ("compact", 2): compact(position(numbers[0]), through: numbers[1])
@@ -158,7 +163,7 @@ struct ScriptedCluster {
     private mutating func crash(_ node: Int) {
         nodes[node].core = nil
         nodes[node].pendingWrites = []
-        nodes[node].held = []
+        nodes[node].promises = Promises()
         crashed.insert(node)
         network.removeAll { $0.from.rawValue == UInt64(node + 1) }
     }
@@ -264,7 +269,8 @@ struct ScriptedCluster {
                 sentEntries[message.to.rawValue, default: 0] += append.entries.count
             }
         }
-        nodes[node].held += output.messagesAfterWrite
+        nodes[node].promises.hold(output.messagesAfterWrite)
+        network += nodes[node].promises.release()
         for state in output.readStates {
             answers.append("read at \(node + 1): \(state.index.map { "index \($0)" } ?? "refused")")
         }
@@ -289,9 +295,11 @@ struct ScriptedCluster {
             Message(from: core.id, to: peer, term: core.term, body: .installSnapshot(snapshot)))
     }
 
-    /// Finishes all writes of the node's disk, and then lets the promises go that waited for them.
-    private mutating func save(_ node: Int) {
-        while !nodes[node].pendingWrites.isEmpty {
+    /// Finishes writes of the node's disk, in their order; with each the promises go that waited for it.
+    private mutating func save(_ node: Int, atMost count: Int = .max) {
+        var left = count
+        while left > 0, !nodes[node].pendingWrites.isEmpty {
+            left -= 1
             let write = nodes[node].pendingWrites.removeFirst()
             if let snapshot = write.snapshot {
                 nodes[node].compacted = (snapshot.index, snapshot.term)
@@ -308,14 +316,11 @@ struct ScriptedCluster {
                 nodes[node].entries.append(EntryHeader(index: index, term: term, kind: .command, size: 100))
             }
             nodes[node].hardState = write.hardState
-            let ready = nodes[node].held.filter { $0.write <= write.number }
-            nodes[node].held.removeAll { $0.write <= write.number }
-            network += ready.map(\.message)
+            nodes[node].promises.completed(write.number)
+            network += nodes[node].promises.release()
+            if releasesAllPromises { network += nodes[node].promises.release { _ in true } }
             step(node, .saved(write: write.number))
         }
-        guard nodes[node].pendingWrites.isEmpty else { return }
-        network += nodes[node].held.map(\.message)
-        nodes[node].held = []
     }
 
     /// Delivers messages until there are none.
