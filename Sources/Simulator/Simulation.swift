@@ -569,7 +569,14 @@ package final class Simulation {
 
     /// Whether the others are a majority of each configuration that a log holds, on a disk or on the way there. Whose disk
     /// is damaged does not count, be it that nobody has met the damage yet.
+    ///
+    /// While a change of membership is under way, somebody may have to vote who does not know yet that it does, and holds more
+    /// than those who know: then nobody could win before the member is back.
     private func canDoWithout(_ member: Int) -> Bool {
+        let committed = members.compactMap { $0.core?.commit }.max() ?? 0
+        guard members.allSatisfy({ $0.core.map { $0.log.configurationIndex <= committed } ?? true }) else {
+            return false
+        }
         let known = members.flatMap { each in
             each.disk.configurations.map(\.configuration) + [each.core?.configuration].compactMap { $0 }
         }
