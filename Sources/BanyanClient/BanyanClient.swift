@@ -125,6 +125,34 @@ public final class BanyanClient: Sendable {
         return try await write { command.write(to: &$0) }
     }
 
+    /// A modification time that is set.
+    public enum ModificationTime: Equatable, Sendable {
+        /// Nanoseconds since 1970.
+        case at(Int64)
+        /// When the cluster's leader takes it up.
+        case now
+    }
+
+    /// Sets an entry's mode, its modification time, or both, without its content; what is nil stays. What is so already is no
+    /// change. Of a file the permissions of `mode` count, of a directory its twelve lowest bits.
+    ///
+    /// - Returns: the entry's revision.
+    public func setAttributes(
+        _ path: some PathBytes, mode: UInt16? = nil, modificationTime: ModificationTime? = nil,
+        if condition: WriteCondition = .always
+    ) async throws -> UInt64 {
+        guard mode != nil || modificationTime != nil else { return try await stat(path).revision }
+        let time: SetAttributes.Time? =
+            switch modificationTime {
+            case nil: nil
+            case .at(let time): .at(time)
+            case .now: .now
+            }
+        let command = SetAttributes(
+            path: try Self.path(path), mode: mode, mtime: time, condition: condition.encoded)
+        return try await write { command.write(to: &$0) }
+    }
+
     /// Asks each member of the cluster what it believes, all at once. Members that don't answer within a second (or the
     /// timeout, if that is shorter) are reported as unreachable, and those that the leader does not know as removed. While none
     /// answers, all are asked again until the timeout.

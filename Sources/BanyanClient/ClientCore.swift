@@ -30,8 +30,11 @@ final class ClientCore {
         var isOver = false
         /// Meant for this member alone, and for no other in its place.
         let address: String?
-        /// Of a write: what makes it one that may be sent again.
+        /// Of a write: what makes it one that may be sent again: a place in a session, or a name of its own.
         var ticket: Session.Ticket?
+        var oneTime: OneTime?
+        /// It is to get such a name, when it is known who leads.
+        var goesAlone = false
         /// A write that was sent, and may have been proposed, and the answer is lost.
         var mayHaveHappened = false
         /// Opens or closes a session.
@@ -60,6 +63,24 @@ final class ClientCore {
         func progressed() { if let patience { deadline = .now() + patience } }
     }
 
+    /// A write that belongs to no session and takes effect once.
+    struct OneTime {
+        let id: UInt128
+        /// The log time from which on it is refused, in milliseconds.
+        var until: UInt64
+    }
+
+    /// What a leader said of log time, in milliseconds, and when.
+    private struct LeaderClock {
+        let logTime: UInt64
+        let at: NIODeadline
+    }
+
+    /// How much longer than it may take a write of no session can be repeated.
+    private static let oneTimeMargin = TimeAmount.seconds(120)
+    /// What a leader said longer ago is no measure.
+    private static let leaderClockMax = TimeAmount.seconds(60)
+
     private static let redirectsMax = 5
     /// How long the opening of a session may take before another is tried.
     private static let openTimeout = TimeAmount.seconds(2)
@@ -87,6 +108,10 @@ final class ClientCore {
     private(set) var isClosed = false
     private var session = Session()
     private var isOpening = false
+    /// The first write of a client goes alone: most clients that a command line makes write once.
+    private var hasWritten = false
+    /// By its address.
+    private var leaderClocks: [String: LeaderClock] = [:]
     /// Writes that wait for a session, or for room in it.
     private var unticketed: Deque<Request> = []
     /// Until then the cluster is taken for one without sessions.
@@ -103,10 +128,20 @@ final class ClientCore {
             return end(request, mixture ?? .unreachable("the client is closed"))
         }
         scheduleSweep()
-        if request.kind == .write, request.ticket == nil, !request.isSessions, sessionlessUntil <= .now() {
-            unticketed.append(request)
-            takeUpWrites()
-            return
+        let isOnItsOwn = request.ticket != nil || request.oneTime != nil || request.isSessions
+        if request.kind == .write, !isOnItsOwn, sessionlessUntil <= .now() {
+            if !hasWritten {
+                hasWritten = true
+                request.goesAlone = true
+            }
+            guard request.goesAlone else {
+                unticketed.append(request)
+                return takeUpWrites()
+            }
+            if let leader = search.leader { return send(alone: request, to: leader) }
+        }
+        if request.oneTime != nil, let leader = search.leader, let until = end(of: request, by: leader) {
+            request.oneTime?.until = until
         }
         guard let target = request.address ?? target(for: request) else {
             leaderless.append(request)
@@ -116,6 +151,25 @@ final class ClientCore {
         lastID += 1
         connection.send(request, id: lastID)
         scheduleFlush()
+    }
+
+    /// Gives the write a name of its own, if the cluster knows such; else a place in a session.
+    private func send(alone request: Request, to leader: String) {
+        request.goesAlone = false
+        if let until = end(of: request, by: leader) {
+            request.oneTime = OneTime(id: UInt128.random(in: 1...UInt128.max), until: until)
+        }
+        send(request)
+    }
+
+    /// The log time from which on no copy of a write is wanted any more, as the leader reckons it now: another one's may lie
+    /// behind, by the time in which nothing was written. Nil: it is not known, or too far.
+    private func end(of request: Request, by leader: String) -> UInt64? {
+        let now = NIODeadline.now()
+        guard let clock = leaderClocks[leader], now - clock.at < Self.leaderClockMax else { return nil }
+        let left = (request.deadline - clock.at + Self.oneTimeMargin).nanoseconds / 1_000_000
+        guard left > 0, left < FileTreeLimits.oneTimeMillisecondsMax else { return nil }
+        return clock.logTime + UInt64(left)
     }
 
     /// Nobody, until it is known who leads. A write to a member that is stopped would end as "unknown" for no good reason.
@@ -130,7 +184,9 @@ final class ClientCore {
     /// What is sent of a request: a write that belongs to a session says so.
     func body(of request: Request) -> ByteBuffer {
         var body = request.body
-        if let ticket = request.ticket {
+        if let oneTime = request.oneTime {
+            CommandHeader.enrollOnce(&body, id: oneTime.id, until: oneTime.until)
+        } else if let ticket = request.ticket {
             CommandHeader.enroll(
                 &body, session: ticket.session, sequence: ticket.sequence,
                 lowestUnanswered: session.lowestUnanswered(for: ticket))
@@ -160,7 +216,7 @@ final class ClientCore {
         guard !isOpening, !isClosed else { return }
         isOpening = true
         var body = ByteBuffer()
-        OpenSession.write(to: &body)
+        OpenSession().write(to: &body)
         send(
             Request(
                 kind: .write, body: body, deadline: .now() + Self.openTimeout,
@@ -206,13 +262,16 @@ final class ClientCore {
 
     /// A write that may have been proposed: in a session it can be sent again.
     private func lostAnswer(to request: Request) {
-        guard request.ticket != nil else { return complete(request, .failure(.unknownOutcome)) }
+        guard request.ticket != nil || request.oneTime != nil else {
+            return complete(request, .failure(.unknownOutcome))
+        }
         request.mayHaveHappened = true
         sendAgain(request)
     }
 
     /// The session is over. A write that was sent once alone did not happen, and gets a place in a new one.
     private func sessionEnded(for request: Request) {
+        request.oneTime = nil
         if let ticket = request.ticket, session.isOf(ticket) { session = Session() }
         guard !request.mayHaveHappened else { return complete(request, .failure(.unknownOutcome)) }
         request.ticket = nil
@@ -254,6 +313,7 @@ final class ClientCore {
             guard let status = try? MemberStatus(frame) else {
                 return perform(search.failed(address, .unreachable("its status can't be read"), at: .now()))
             }
+            noteClock(of: status, at: address)
             perform(search.heard(LeaderSearch.Statement(status), from: address, at: .now()))
         case .failure(.refused(let reason)):
             let reason = reason.hasPrefix("\(address): ") ? String(reason.dropFirst(address.count + 2)) : reason
@@ -268,6 +328,14 @@ final class ClientCore {
                 }
             perform(search.failed(address, finding, at: .now()))
         }
+    }
+
+    private func noteClock(of status: MemberStatus, at address: String) {
+        let statistics = status.statistics
+        let version = statistics.first { $0.name == MemberStatus.clusterVersion }?.value ?? 0
+        let logTime = statistics.first { $0.name == MemberStatus.logTime }?.value
+        let isOfUse = status.role == .leader && version >= CommandHeader.oneTimeVersion
+        leaderClocks[address] = isOfUse ? logTime.map { LeaderClock(logTime: $0, at: .now()) } : nil
     }
 
     /// Why the last connection to an address ended; of those that were never ready since.
@@ -301,7 +369,7 @@ final class ClientCore {
     func close() {
         if let id = session.id, let leader = search.leader, let connection = connections[leader] {
             var body = ByteBuffer()
-            CloseSession.write(to: &body, session: id)
+            CloseSession(id).write(to: &body)
             lastID += 1
             // Nobody waits for the answer: a session that stays ends by itself.
             connection.send(
@@ -360,7 +428,11 @@ final class ClientCore {
     func received(_ frame: Frame, for request: Request, from address: String) {
         guard frame.kind == .refusal else {
             let code = frame.body.getInteger(at: frame.body.readerIndex, as: UInt16.self)
-            if request.ticket != nil, code == TreeError.sessionEnded.rawValue { return sessionEnded(for: request) }
+            let isOnce = request.ticket != nil || request.oneTime != nil
+            if isOnce, code == TreeError.sessionEnded.rawValue { return sessionEnded(for: request) }
+            // A leader that stood still while the version rose, or the table is full for the moment: a session will do.
+            let isRefused = code == TreeError.unsupported.rawValue || code == TreeError.tooManyUnanswered.rawValue
+            if request.oneTime != nil, isRefused { return sessionEnded(for: request) }
             return complete(request, .success(frame))
         }
         guard let refusal = try? Refusal(frame) else {

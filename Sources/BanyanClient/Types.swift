@@ -132,7 +132,7 @@ public enum BanyanError: Error, Equatable, Sendable, CustomStringConvertible {
         case .directoryNotEmpty: "the directory is not empty; rm -r removes it with all below it"
         case .contentTooLarge: "the file is larger than 1 MiB, the most that this version stores"
         case .invalidMove: "a directory can't move into itself, and the root can't move or go"
-        case .unsupported: "this version of the cluster does not do that"
+        case .unsupported: "the cluster does not do that yet: it takes members of a newer program, all of them"
         case .conditionFailed(let revision):
             revision == 0
                 ? "the condition does not hold: the path is absent"

@@ -9,22 +9,22 @@ import WireProtocol
 /// A member runs its actions on threads and sockets, the simulator on simulated ones: what a seed finds, it finds in the code
 /// that runs in production.
 package struct Driver {
-    package private(set) var core: RaftCore
+    package internal(set) var core: RaftCore
     /// The state machine, as it was last told.
     package private(set) var state: Applied
     /// The last index that was handed out to be executed.
-    package private(set) var handedOut: Index
+    package internal(set) var handedOut: Index
 
     private let mutant: Mutant?
-    private var window: EntryWindow
-    private var promises = Promises()
+    var window: EntryWindow
+    var promises = Promises()
     private var clock = LogClock()
-    private var proposals = Proposals()
-    private var reads: Reads
+    var proposals = Proposals()
+    var reads: Reads
     private var reclaiming = ReclaimSteps()
     private var version: ClusterVersion
-    private var early: EarlyPromises?
-    private var actions: [Action] = []
+    var early: EarlyPromises?
+    var actions: [Action] = []
 
     /// - Parameters:
     ///   - core: as it was made from what the disk holds; none of its output was taken.
@@ -163,6 +163,11 @@ package struct Driver {
     /// Whoever waits for a command that was proposed; they are forgotten.
     package mutating func abandon() -> [Waiter] { proposals.abandon() }
 
+    /// What a command that is proposed now says that log time is, in milliseconds: a leader's word; else the state's.
+    package func logTime(now: Nanoseconds) -> UInt64 {
+        core.role == .leader ? clock.logTime(at: now) : state.logTime
+    }
+
     // MARK: what a leader proposes of its own
 
     /// Unlinked directories are emptied by commands of the leader, one at a time, so that clients' get in between. To be called
@@ -210,93 +215,4 @@ package struct Driver {
 
     /// Takes out the reads whose clients wait no longer.
     package mutating func expireReads(now: Nanoseconds) -> [PendingRead] { reads.expire(now: now) }
-
-    // MARK: actions
-
-    /// What is to be done for all that came since the last time, in this order.
-    package mutating func takeActions() -> [Action] {
-        collect()
-        defer { actions = [] }
-        return actions
-    }
-
-    private mutating func collect() {
-        let output = core.takeOutput()
-        if let write = output.write { save(write) }
-        for message in output.messages { actions.append(.send(message, records: records(of: message))) }
-        promises.hold(output.messagesAfterWrite)
-        releasePromises()
-        if let range = output.apply { handOut(range) }
-        for state in output.readStates {
-            switch reads.resolve(state, handedOut: handedOut) {
-            case .serve(let reads): actions.append(.serve(reads))
-            case .refuse(let reads, let refusal): actions.append(.refuse(reads, refusal))
-            case .waits: break
-            }
-        }
-        for request in output.entriesToRead { actions.append(.readEntries(request)) }
-        for peer in output.snapshotsToSend { actions.append(.sendSnapshot(peer)) }
-        for offence in output.offences { actions.append(.report(offence)) }
-        window.forget(before: core.log.windowFirst)
-        checkInvariants()
-    }
-
-    private mutating func save(_ write: Write) {
-        if let snapshot = write.snapshot {
-            window.begin(behind: snapshot.index, keepsTail: write.keepsTail)
-            handedOut = max(handedOut, snapshot.index)
-        }
-        early?.handedOut(write, core.log)
-        actions.append(.save(write, records: window.records(in: write.entries)))
-        if write.snapshot != nil { serveReads() }
-    }
-
-    private func records(of message: Message) -> [ByteBuffer] {
-        guard case .append(let append) = message.body, let first = append.entries.first?.index else { return [] }
-        return window.lookUp(first..<first + UInt64(append.entries.count))
-    }
-
-    private mutating func releasePromises() {
-        for message in promises.release() { actions.append(.promise(message)) }
-        guard let early else { return }
-        for message in promises.release(where: { early.releases($0, core.log) }) { actions.append(.promise(message)) }
-    }
-
-    private mutating func handOut(_ range: ClosedRange<Index>) {
-        handedOut = range.upperBound
-        let inMemory = max(range.lowerBound, window.first)
-        if range.lowerBound < inMemory {
-            actions.append(.replay(range.lowerBound...min(inMemory - 1, range.upperBound)))
-        }
-        if inMemory <= range.upperBound {
-            let entries = inMemory..<range.upperBound + 1
-            actions.append(
-                .execute(
-                    first: inMemory, records: window.records(in: entries), waiters: proposals.takeWaiters(entries)))
-        }
-        serveReads()
-    }
-
-    private mutating func serveReads() {
-        let ready = reads.handedOut(handedOut)
-        if !ready.isEmpty { actions.append(.serve(ready)) }
-    }
-
-    // MARK: invariants
-
-    /// What it holds more of than it may, in words: bounds far above what a sound cluster makes it hold.
-    package var exceededBound: String? {
-        if let exceeded = core.exceededBound { return exceeded }
-        let held = [("promises", promises.count), ("reads", reads.count), ("writes", proposals.count)]
-        return held.first { $0.1 > 10_000 }.map { "\($0.1) \($0.0)" }
-    }
-
-    /// Stands after each output was taken, in release builds as well.
-    private func checkInvariants() {
-        window.checkEnd(of: core.log)
-        precondition(
-            handedOut <= core.commit && core.applied <= handedOut,
-            "executed to \(core.applied), handed out to \(handedOut), committed to \(core.commit): what was never decided is executed"
-        )
-    }
 }

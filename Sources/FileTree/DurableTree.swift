@@ -35,6 +35,9 @@ package final class DurableTree {
     /// When the first of them was executed, as far as `keepUp` was told.
     private var since: Nanoseconds?
 
+    /// Answers that are kept to writes of no session.
+    package var oneTimeWriteCount: Int { tree.oneTimeWriteCount }
+
     /// Opens, or creates, the state in the existing directory `path`.
     ///
     /// - Parameters:

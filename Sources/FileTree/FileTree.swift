@@ -7,13 +7,14 @@ import Raft
 /// ids reach it inside commands or stand in the state. Every operation decides fully before it writes, so that nothing
 /// ever needs rolling back.
 ///
-/// An operation's file holds its encoding and its execution: see `Operations`.
+/// An operation's file holds all there is to say about it: see `Operations`.
 package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
     var store: Store
     package internal(set) var applied: Applied
     /// Whether `applied` changed since it was last written.
     var isAppliedWritten = true
-    private var sessions: Sessions
+    var sessions: Sessions
+    private var oneTimeWrites: OneTimeWrites
     let directories = DirectoryCache()
     let listings = ListingCache()
     var reclaimed = Reclaimed()
@@ -30,15 +31,19 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
             return try Applied(row: RowChecksum.verify(key: key.span.bytes, row: row), knownVersion: knownVersion)
         }
         let sessions = try Sessions(rowsOf: store)
+        let oneTimeWrites = try OneTimeWrites(rowsOf: store)
         // Nothing throws from here on.
         self.applied = applied
         self.sessions = sessions
+        self.oneTimeWrites = oneTimeWrites
         self.knownVersion = knownVersion
         self.store = store
     }
 
     /// How many sessions clients have.
     package var sessionCount: Int { sessions.count }
+    /// How many writes of no session have answers that are kept.
+    package var oneTimeWriteCount: Int { oneTimeWrites.count }
 
     /// Executes the entry at `index`, the one after the last, and appends a command's answer to `answer`.
     package mutating func apply(
@@ -71,6 +76,14 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
                 try store.delete(StateKey.session(id), weigh: { _ in 0 })
             }
         }
+        for (name, answer) in oneTimeWrites.takeDirty() {
+            let key = StateKey.oneTimeWrite(name)
+            if let answer {
+                try writeRow(key, byteCount: OneTimeWrites.Answer.byteCount) { answer.write(to: $0) }
+            } else {
+                try store.delete(key, weigh: { _ in 0 })
+            }
+        }
         try store.commit()
     }
 
@@ -100,6 +113,8 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
             outcome = .failed(.unsupported, revision: 0)
         } else if !header.isWellFormed {
             outcome = .failed(.malformed, revision: 0)
+        } else if let name = header.oneTimeName {
+            outcome = try executeOneTime(header, name, &payload)
         } else if header.sequence > 0 {
             outcome = try executeOnce(header, &payload)
         } else {
@@ -125,37 +140,20 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         }
     }
 
-    private mutating func execute(
-        _ header: CommandHeader, _ payload: inout ByteBuffer
+    /// A write of no session: likewise, for as long as it says.
+    private mutating func executeOneTime(
+        _ header: CommandHeader, _ name: OneTimeWrites.Name, _ payload: inout ByteBuffer
     ) throws(StateError) -> Outcome {
-        switch header.operation {
-        case .makeDirectory: return try execute(MakeDirectory.self, header, &payload)
-        case .put: return try execute(Put.self, header, &payload)
-        case .rename: return try execute(Rename.self, header, &payload)
-        case .delete: return try execute(Delete.self, header, &payload)
-        case .reclaim: return try execute(Reclaim.self, header, &payload)
-        case .raiseVersion: return try execute(RaiseVersion.self, header, &payload)
-        case .openSession:
-            guard let owner = OpenSession.owner(header, payload) else { return .failed(.malformed, revision: 0) }
-            sessions.open(
-                applied.index, owner: owner, logTime: applied.logTime, clusterVersion: applied.clusterVersion,
-                digest: &applied.digest)
-            return .done(revision: applied.index)
-        case .closeSession:
-            sessions.close(header.session, digest: &applied.digest)
-            return .done(revision: applied.index)
+        let fingerprint = Sessions.fingerprint(header.operation, payload)
+        switch oneTimeWrites.admit(name, fingerprint, logTime: applied.logTime, digest: &applied.digest) {
+        case .answered(let outcome): return outcome
+        case .refused(let error): return .failed(error, revision: 0)
+        case .execute:
+            let outcome = try execute(header, &payload)
+            oneTimeWrites.keep(
+                OneTimeWrites.Answer(fingerprint: fingerprint, outcome: outcome), of: name, digest: &applied.digest)
+            return outcome
         }
-    }
-
-    /// A command that can't be read was wrong when its client sent it: every member refuses it alike.
-    @inline(__always)
-    private mutating func execute<Command: TreeCommand>(
-        _: Command.Type, _ header: CommandHeader, _ payload: inout ByteBuffer
-    ) throws(StateError) -> Outcome {
-        let command: Command
-        do { command = try Command(from: &payload) } catch { return .failed(error, revision: 0) }
-        guard payload.readableBytes == 0 else { return .failed(.malformed, revision: 0) }
-        return try command.execute(on: &self, header)
     }
 
     // MARK: rows

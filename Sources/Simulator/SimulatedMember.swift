@@ -87,6 +87,9 @@ final class SimulatedMember {
     }
     var durableIndex: Index { (try? State(disk.state))?.tree.applied.index ?? 0 }
     var digest: StateDigest? { state?.tree.applied.digest }
+    /// What log time is, by its driver.
+    func driverLogTime(now: Nanoseconds) -> UInt64 { driver?.logTime(now: now) ?? 0 }
+
     /// Directories that are unlinked, and not emptied yet.
     var orphans: UInt64 { state?.tree.applied.orphans ?? 0 }
     var logTime: UInt64 { state?.tree.applied.logTime ?? 0 }
@@ -308,9 +311,9 @@ final class SimulatedMember {
             return requests
         }
         var command = command
-        if OpenSession.isOne(command), version >= OpenSession.ownedVersion {
+        if CommandHeader.opensSession(command), version >= OpenSession.ownedVersion {
             command.clear()
-            OpenSession.write(to: &command, owner: SessionOwner(host: 1, connection: UInt64(max(0, waiter.client))))
+            OpenSession(owner: SessionOwner(host: 1, connection: UInt64(max(0, waiter.client)))).write(to: &command)
         }
         return try step(now: now, &invariants) { driver in
             driver.offer(command, for: waiter, deadline: .max)

@@ -81,7 +81,7 @@ extension Simulation {
                 members[member].read(query, isLease: clients[client].isLease, for: waiter, now: now, &invariants))
         } else if clients[client].isOpening {
             var command = ByteBuffer()
-            OpenSession.write(to: &command)
+            OpenSession().write(to: &command)
             try perform(member, members[member].write(command, for: waiter, now: now, &invariants))
         } else {
             var command = SimulatedClient.command(asked, known: clients[client].known[asked.file])
@@ -180,18 +180,23 @@ extension Simulation {
 
     // MARK: directories
 
-    /// Somebody makes a directory with a few files, and removes it as a whole.
+    /// Somebody makes a directory with a few files, changes the mode of one, and removes it as a whole.
     func unlink() throws {
         guard let leader else { return }
         unlinked += 1
         let directory = try TreePath("/unlinked/\(unlinked)")
-        var commands = [ByteBuffer(), ByteBuffer(), ByteBuffer()]
+        var commands = [ByteBuffer(), ByteBuffer(), ByteBuffer(), ByteBuffer()]
         for file in 0..<2 {
             let path = try directory.appending("\(file)".utf8)
             Put(path: path, content: ByteBuffer(string: "leaf")).write(to: &commands[file])
         }
-        Delete(path: directory, isRecursive: true).write(to: &commands[2])
-        for command in commands where members[leader].isRunning {
+        let mode = UInt16(unlinked & 0o777)
+        SetAttributes(path: try directory.appending("0".utf8), mode: mode, mtime: .now).write(to: &commands[2])
+        Delete(path: directory, isRecursive: true).write(to: &commands[3])
+        // The second file is put by a write of no session, and a copy of it comes later: there is one such file, or none.
+        let logTime = members[leader].driverLogTime(now: clock(of: leader))
+        CommandHeader.enrollOnce(&commands[1], id: UInt128(unlinked), until: logTime + 60_000)
+        for command in commands[..<3] + [commands[1]] + commands[3...] where members[leader].isRunning {
             let waiter = Waiter(client: -1, request: unlinked)
             try perform(leader, members[leader].write(command, for: waiter, now: clock(of: leader), &invariants))
         }

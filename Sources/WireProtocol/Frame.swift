@@ -47,6 +47,32 @@ package struct Frame: Equatable, Sendable {
         case snapshotChunk = 50
         case snapshotReceipt = 51
 
+        /// What a frame of the kind is to whom it comes to.
+        package enum Purpose: Sendable {
+            /// Who is there, and why one goes.
+            case greeting
+            /// A client's request for what the cluster keeps: it waits until its answer has room.
+            case read
+            /// A client's request to change what the cluster keeps.
+            case write
+            /// A client's request about the cluster itself.
+            case administration
+            case answer
+            /// Between members.
+            case peers
+        }
+
+        package var purpose: Purpose {
+            switch self {
+            case .hello, .welcome, .goodbye: .greeting
+            case .read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot: .read
+            case .write: .write
+            case .status, .transferLeadership, .changeMembership, .listMembers, .verify, .rewriteState: .administration
+            case .result, .refusal, .statusResult: .answer
+            case .peerMessage, .genesis, .snapshotChunk, .snapshotReceipt: .peers
+            }
+        }
+
         /// The longest body of such a frame. It is looked at before the body is waited for.
         package var bodyBytesMax: Int {
             switch self {

@@ -103,6 +103,10 @@ package struct MemberStatus: Equatable, Sendable {
     private static let isStarting = "starting"
     /// The statistic of a member that the others know no more, whatever its own list says.
     package static let removed = "removed"
+    /// Milliseconds: a leader's word of what log time is now.
+    package static let logTime = "log_time_ms"
+    /// The cluster version that is in force.
+    package static let clusterVersion = "cluster_version"
 
     /// Whether the member knows that it belongs to no cluster any more.
     package var isRemoved: Bool {

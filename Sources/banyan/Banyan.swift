@@ -22,8 +22,9 @@ struct Banyan: AsyncParsableCommand {
             """, version: Console.version,
         subcommands: [
             PutCommand.self, GetCommand.self, ListCommand.self, StatCommand.self, RemoveCommand.self,
-            MakeDirectoryCommand.self, MoveCommand.self, MirrorCommand.self, StatusCommand.self, LeaderCommand.self,
-            MemberCommand.self, VerifyCommand.self, CompactCommand.self, SnapshotCommand.self, RecoverCommand.self,
+            MakeDirectoryCommand.self, MoveCommand.self, ChangeModeCommand.self, TouchCommand.self, MirrorCommand.self,
+            StatusCommand.self, LeaderCommand.self, MemberCommand.self, VerifyCommand.self, CompactCommand.self,
+            SnapshotCommand.self, RecoverCommand.self,
             LocalCommand.self,
         ])
 

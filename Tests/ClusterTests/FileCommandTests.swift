@@ -49,6 +49,28 @@ struct FileCommandTests {
                 chmod 4755 k; banyan put /s k >/dev/null; mode /s
                 umask 077; banyan get /s -o s; stat -c %a s; chmod 4751 s; umask 022; banyan get /k -o s; stat -c %a s
                 """, "600\n600\nnew\n640\n750\n755\n700\n751", cluster)
+        // Without the content.
+        try await expect(
+            mode + """
+                echo x >c; chmod 640 c; banyan put /c c >/dev/null
+                until banyan chmod 600 /c >/dev/null 2>&1; do :; done; mode /c
+                for m in u+x go=r a-w,o+w +x 7777 o=; do banyan chmod $m /c >/dev/null; mode /c; done
+                banyan chmod 1777 /c / >/dev/null 2>&1; echo $?; mode /c; banyan chmod 1777 /d >/dev/null; mode /d
+                banyan chmod 999 /c 2>/dev/null; echo $?; banyan chmod u+s /c 2>/dev/null; echo $?
+                banyan chmod 644 /none 2>/dev/null; echo $?; banyan chmod --if-revision 1 600 /c 2>/dev/null; echo $?
+                banyan get /c
+                """,
+            "600\n700\n744\n546\n557\n777\n770\n1\n777\n1777\n2\n2\n3\n4\nx", cluster)
+        try await expect(
+            """
+            when() { banyan stat $1 | sed -n 's/^modified *//p'; }
+            banyan touch -d 2026-03-01T12:30:00.25+01:00 /c /made >/dev/null; when /c; when /made; banyan get /c
+            banyan touch -d @-1.5 /c >/dev/null; when /c; banyan touch -c /none; echo $?; banyan stat /none 2>/dev/null; echo $?
+            banyan touch -d yesterday /c 2>/dev/null; echo $?; banyan touch -d @9999999999999 /c 2>/dev/null; echo $?
+            banyan touch /c >/dev/null; test $(when /c | cut -c1-4) -ge 2026; echo $?
+            """,
+            "2026-03-01T11:30:00.250000000Z\n2026-03-01T11:30:00.250000000Z\nx\n1969-12-31T23:59:59.500000000Z\n0\n3\n2\n2\n0",
+            cluster)
         // The loop's list is the loop's.
         try await expect(
             """

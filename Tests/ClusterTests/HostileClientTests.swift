@@ -127,7 +127,7 @@ struct HostileClientTests {
         _ = try await client.put("/f", [1])
         let greedy = try Forger.client(to: cluster.ports[0])
         var outcomes: [Frame.Kind: Int] = [:]
-        let open = Forger.bytes { OpenSession.write(to: &$0) }
+        let open = Forger.bytes { OpenSession().write(to: &$0) }
         for request in 1...100 as ClosedRange<UInt64> {
             greedy.say(Forger.frame(Frame.Kind.write.rawValue, open, request: request, deadline: 60_000))
             let answer = try #require(try greedy.frame())

@@ -235,7 +235,7 @@ struct MembershipTests {
     /// From the version without sessions, which has another digest too, and from the one before the newest.
     @Test(
         "members are upgraded one at a time under load, and the new version comes into force with the last",
-        arguments: ["1", "3"])
+        arguments: ["1", "4"])
     func rollingUpgrade(from version: String) async throws {
         let old = ["--cluster-version", version]
         let cluster = try await TestCluster.start(members: 3)
@@ -246,7 +246,7 @@ struct MembershipTests {
         let writer = Self.load(before, "upgrade", hasSessions: version != "1")
         for id in 1...3 {
             try before.signal(id, SIGTERM)
-            try before.start(id, options: ["--cluster-version", "4"])
+            try before.start(id, options: ["--cluster-version", "5"])
             // The next one goes when this one is back: a majority has to stay.
             let status = before.client()
             #expect(await before.condition { try await before.leaderAndFollowers(status) })
@@ -255,7 +255,7 @@ struct MembershipTests {
             if id < 3 { #expect(!logs.contains { $0.contains("from=\(version)") }) }
         }
         let isRaised = await before.condition {
-            try (1...3).contains { try before.log($0).contains("from=\(version) to=4") }
+            try (1...3).contains { try before.log($0).contains("from=\(version) to=5") }
         }
         #expect(isRaised)
         writer.cancel()
@@ -265,7 +265,7 @@ struct MembershipTests {
         #expect(
             await before.condition {
                 let members = try await status.status()
-                let raised = members.allSatisfy { $0.statistics["cluster_version"] == 4 }
+                let raised = members.allSatisfy { $0.statistics["cluster_version"] == 5 }
                 return raised && members.allSatisfy { $0.statistics["durable_index"] ?? 0 >= $0.appliedIndex }
             })
         await status.close()

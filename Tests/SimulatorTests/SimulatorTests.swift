@@ -27,7 +27,7 @@ struct SimulatorTests {
     private static func hunt(_ mutant: Mutant) -> (members: Int, seedsMax: UInt64) {
         switch mutant {
         case .oldTermCommitted, .contextReused: (5, 5000)
-        case .leaseKeptAfterPause: (3, 4000)
+        case .leaseKeptAfterPause: (3, 6000)
         case .conflictingTailKept: (3, 5000)
         case .completionByIndexAndTerm: (5, 2000)
         case .changeBeforeNoOperation: (4, 200)

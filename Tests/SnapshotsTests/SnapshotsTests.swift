@@ -282,7 +282,7 @@ struct SnapshotsTests {
         let scratch = try Scratch()
         let source = try Self.tree(at: scratch.state("source"), files: 1, bytes: 10)
         try Self.apply({ RaiseVersion(to: 2).write(to: &$0) }, to: source)
-        try Self.apply({ OpenSession.write(to: &$0) }, to: source)
+        try Self.apply({ OpenSession().write(to: &$0) }, to: source)
         var answer = ByteBuffer()
         var put = ByteBuffer()
         Put(path: try TreePath("/s"), content: ByteBuffer(string: "once"), mtime: 7, condition: .absent).write(to: &put)
@@ -303,10 +303,10 @@ struct SnapshotsTests {
         var put = Put(path: try TreePath("/old"), content: ByteBuffer(string: "x"), mode: 0o4755, mtime: 7)
         try Self.apply({ put.write(to: &$0) }, to: source)
         try Self.apply({ RaiseVersion(to: 2).write(to: &$0) }, to: source)
-        try Self.apply({ OpenSession.write(to: &$0) }, to: source)
+        try Self.apply({ OpenSession().write(to: &$0) }, to: source)
         try Self.apply({ RaiseVersion(to: 4).write(to: &$0) }, to: source)
         try Self.apply(
-            { OpenSession.write(to: &$0, owner: SessionOwner(host: 0x0102, connection: 0x0304)) }, to: source)
+            { OpenSession(owner: SessionOwner(host: 0x0102, connection: 0x0304)).write(to: &$0) }, to: source)
         put.path = try TreePath("/new")
         try Self.apply(
             {

@@ -77,10 +77,17 @@ struct GoldenFrameTests {
             ),
             ("rename", request(.write) { Rename(source: a, destination: b, condition: .absent).write(to: &$0) }),
             ("delete", request(.write) { Delete(path: a, isRecursive: true).write(to: &$0) }),
+            (
+                "set-attributes",
+                request(.write) {
+                    SetAttributes(path: a, mode: 0o640, mtime: .at(-5), condition: .revision(9)).write(to: &$0)
+                }
+            ),
+            ("touch", request(.write) { SetAttributes(path: a, mtime: .now).write(to: &$0) }),
             ("get", request(.read) { Query.get(a).write(to: &$0) }),
             ("stat", request(.read) { Query.stat(a).write(to: &$0) }),
-            ("open-session", request(.write) { OpenSession.write(to: &$0) }),
-            ("close-session", request(.write) { CloseSession.write(to: &$0, session: 0x11) }),
+            ("open-session", request(.write) { OpenSession().write(to: &$0) }),
+            ("close-session", request(.write) { CloseSession(0x11).write(to: &$0) }),
             ("raise-version", request(.write) { RaiseVersion(to: 2).write(to: &$0) }),
             (
                 "session-put",
@@ -88,6 +95,15 @@ struct GoldenFrameTests {
                     var command = ByteBuffer()
                     put.write(to: &command)
                     CommandHeader.enroll(&command, session: 0x11, sequence: 0x23, lowestUnanswered: 0x22)
+                    $0.writeImmutableBuffer(command)
+                }
+            ),
+            (
+                "one-time-put",
+                request(.write) {
+                    var command = ByteBuffer()
+                    put.write(to: &command)
+                    CommandHeader.enrollOnce(&command, id: 0x1112 << 64 | 0x13, until: 0x22)
                     $0.writeImmutableBuffer(command)
                 }
             ),

@@ -4,39 +4,20 @@ import NIOCore
 ///
 ///     0   2  the cluster version that the command needs: 1, 2 with a session, 4 to open one with an owner
 ///     2   1  operation
-///     3   5  zero
-///     8   8  session (0: none)
-///     16  8  sequence within the session
-///     24  8  the lowest sequence that the client has no answer to
+///     3   1  1: a write of no session that takes effect once, from version 5 on; else 0
+///     4   4  zero
+///     8   8  session (0: none)                                        of such a one-time write:
+///     16  8  sequence within the session                              16 random bytes
+///     24  8  the lowest sequence that the client has no answer to     the log time from which on it is refused
 ///     32  8  log time: milliseconds of leadership
 ///     40  8  wall time: nanoseconds since 1970, signed
 package struct CommandHeader: Equatable, Sendable {
-    package enum Operation: UInt8, Sendable {
-        case makeDirectory = 1
-        case put = 2
-        case rename = 3
-        case delete = 4
-        case reclaim = 5
-        case openSession = 6
-        case closeSession = 7
-        case raiseVersion = 8
-
-        /// The first cluster version that has it.
-        var version: UInt16 {
-            switch self {
-            case .makeDirectory, .put, .rename, .delete, .reclaim, .raiseVersion: 1
-            case .openSession, .closeSession: 2
-            }
-        }
-
-        /// Whether clients may send it.
-        var isClients: Bool { self != .reclaim && self != .raiseVersion }
-    }
-
     package static let byteCount = 48
 
     package var version: UInt16 = 1
     package var operation: Operation
+    /// What stands for a session is a one-time write's.
+    var isOneTime = false
     package var session: UInt64 = 0
     package var sequence: UInt64 = 0
     package var lowestUnanswered: UInt64 = 0
@@ -45,18 +26,19 @@ package struct CommandHeader: Equatable, Sendable {
 
     package init(_ operation: Operation) {
         self.operation = operation
-        version = operation.version
+        version = operation.statement.since
     }
 
     /// Nil when the bytes are too few or the operation is not one of this version.
     init?(from buffer: inout ByteBuffer) {
         guard let (version, code) = buffer.readMultipleIntegers(as: (UInt16, UInt8).self),
             let operation = Operation(rawValue: code),
-            let (_, _, session, sequence, lowest, logTime, wallTime) = buffer.readMultipleIntegers(
+            let (flag, _, session, sequence, lowest, logTime, wallTime) = buffer.readMultipleIntegers(
                 as: (UInt8, UInt32, UInt64, UInt64, UInt64, UInt64, Int64).self)
         else { return nil }
         self.version = version
         self.operation = operation
+        isOneTime = flag == 1
         self.session = session
         self.sequence = sequence
         lowestUnanswered = lowest
@@ -65,7 +47,7 @@ package struct CommandHeader: Equatable, Sendable {
     }
 
     func write(to buffer: inout ByteBuffer) {
-        buffer.writeMultipleIntegers(version, operation.rawValue, UInt8(0), UInt32(0))
+        buffer.writeMultipleIntegers(version, operation.rawValue, UInt8(isOneTime ? 1 : 0), UInt32(0))
         buffer.writeMultipleIntegers(session, sequence, lowestUnanswered, logTime, wallTime)
     }
 
@@ -82,10 +64,39 @@ package struct CommandHeader: Equatable, Sendable {
     package static func enroll(_ buffer: inout ByteBuffer, session: UInt64, sequence: UInt64, lowestUnanswered: UInt64)
     {
         let start = buffer.readerIndex
-        buffer.setInteger(Operation.openSession.version, at: start)
+        let version = buffer.getInteger(at: start, as: UInt16.self) ?? 0
+        buffer.setInteger(max(version, OpenSession.statement.since), at: start)
         buffer.setInteger(session, at: start + 8)
         buffer.setInteger(sequence, at: start + 16)
         buffer.setInteger(lowestUnanswered, at: start + 24)
+    }
+
+    /// The first version with writes of no session that take effect once.
+    package static let oneTimeVersion: UInt16 = 5
+
+    /// Makes the write at the start of `buffer` one that takes effect once, without a session.
+    ///
+    /// - Parameters:
+    ///   - id: random, and of no other write.
+    ///   - until: the log time in milliseconds from which on it is refused.
+    package static func enrollOnce(_ buffer: inout ByteBuffer, id: UInt128, until: UInt64) {
+        let start = buffer.readerIndex
+        let version = buffer.getInteger(at: start, as: UInt16.self) ?? 0
+        buffer.setInteger(max(version, oneTimeVersion), at: start)
+        buffer.setInteger(UInt8(1), at: start + 3)
+        buffer.setInteger(id, at: start + 8)
+        buffer.setInteger(until, at: start + 24)
+    }
+
+    /// What names a one-time write; nil of any other.
+    var oneTimeName: OneTimeWrites.Name? {
+        guard isOneTime else { return nil }
+        return OneTimeWrites.Name(until: lowestUnanswered, id: UInt128(session) << 64 | UInt128(sequence))
+    }
+
+    /// Whether the command in `buffer` takes effect once, without a session.
+    package static func isOneTime(_ buffer: ByteBuffer) -> Bool {
+        buffer.getInteger(at: buffer.readerIndex + 3, as: UInt8.self) == 1
     }
 
     /// Whether a command of a session that the version in force does not support may be supported, and executed, elsewhere: a
@@ -96,7 +107,8 @@ package struct CommandHeader: Equatable, Sendable {
     package static func mayBeExecuted(_ buffer: ByteBuffer, knownVersion: UInt16 = Applied.clusterVersionMax) -> Bool {
         var copy = buffer
         guard let header = CommandHeader(from: &copy) else { return false }
-        return header.session != 0 && header.operation.isClients && header.version <= knownVersion
+        return (header.session != 0 || header.isOneTime) && header.operation.statement.proposer == .client
+            && header.version <= knownVersion
     }
 
     /// What is wrong with the command in `buffer` that a client sent, or nil: checked before it is proposed, since a
@@ -106,11 +118,12 @@ package struct CommandHeader: Equatable, Sendable {
     package static func refusal(of buffer: ByteBuffer, clusterVersion: UInt16) -> TreeError? {
         var copy = buffer
         guard let header = CommandHeader(from: &copy),
-            buffer.getInteger(at: buffer.readerIndex + 3, as: UInt8.self) == 0,
+            let flag = buffer.getInteger(at: buffer.readerIndex + 3, as: UInt8.self),
+            flag == 0 || (flag == 1 && header.version >= oneTimeVersion),
             buffer.getInteger(at: buffer.readerIndex + 4, as: UInt32.self) == 0,
             header.logTime == 0, header.wallTime == 0
         else { return .malformed }
-        if !header.operation.isClients || header.version > clusterVersion { return .unsupported }
+        if header.operation.statement.proposer != .client || header.version > clusterVersion { return .unsupported }
         // Whose a session is, the member says and not the client.
         if header.operation == .openSession, copy.readableBytes > 0 { return .malformed }
         return header.isWellFormed ? nil : .malformed
@@ -131,40 +144,33 @@ package struct CommandHeader: Equatable, Sendable {
         return raised <= knownVersion
     }
 
-    /// Whether the command in `buffer` asks for room that stays taken: those that do not are executed when it is scarce.
-    package static func needsSpace(_ buffer: ByteBuffer) -> Bool {
-        switch buffer.getInteger(at: buffer.readerIndex + 2, as: UInt8.self).flatMap(Operation.init(rawValue:)) {
-        case .put, .makeDirectory: true
-        default: false
-        }
+    /// The operation of the command in `buffer`; nil when there is none of this program's.
+    private static func operation(_ buffer: ByteBuffer) -> Operation? {
+        buffer.getInteger(at: buffer.readerIndex + 2, as: UInt8.self).flatMap(Operation.init(rawValue:))
     }
 
+    /// Whether the command in `buffer` asks for room that stays taken: those that do not are executed when it is scarce.
+    package static func needsSpace(_ buffer: ByteBuffer) -> Bool { operation(buffer)?.statement.takesSpace ?? false }
+
     /// Whether the command in `buffer` opens a session.
-    package static func opensSession(_ buffer: ByteBuffer) -> Bool {
-        buffer.getInteger(at: buffer.readerIndex + 2, as: UInt8.self) == Operation.openSession.rawValue
-    }
+    package static func opensSession(_ buffer: ByteBuffer) -> Bool { operation(buffer) == .openSession }
 
     /// Whether version, operation and session fit together.
     var isWellFormed: Bool {
-        guard version >= operation.version else { return false }
-        if session == 0 { return sequence == 0 && lowestUnanswered == 0 && operation != .closeSession }
-        switch operation {
-        case .openSession, .reclaim, .raiseVersion: return false
-        case .closeSession: return sequence == 0 && lowestUnanswered == 0
-        case .makeDirectory, .put, .rename, .delete:
-            return version >= 2 && lowestUnanswered >= 1 && lowestUnanswered <= sequence
+        let statement = operation.statement
+        guard version >= statement.since else { return false }
+        if isOneTime {
+            return version >= Self.oneTimeVersion && statement.session == .mayBelong
+                && lowestUnanswered <= Self.logTimeMax
+        }
+        if session == 0 { return sequence == 0 && lowestUnanswered == 0 && statement.session != .names }
+        switch statement.session {
+        case .never: return false
+        case .names: return sequence == 0 && lowestUnanswered == 0
+        case .mayBelong:
+            return version >= OpenSession.statement.since && lowestUnanswered >= 1 && lowestUnanswered <= sequence
         }
     }
-}
-
-/// What stands behind the head of a command that changes the tree.
-protocol TreeCommand {
-    init(from buffer: inout ByteBuffer) throws(TreeError)
-
-    /// - Throws: a fault of the state, or of this program; what is wrong with the command is an outcome.
-    func execute<Store: ~Copyable>(
-        on tree: inout FileTree<Store>, _ header: CommandHeader
-    ) throws(StateError) -> Outcome
 }
 
 /// What must hold for a put, a rename or a delete to happen.

@@ -7,6 +7,8 @@ import NIOCore
 ///     9  1  flags: 1 = recursive
 ///     10 .  path
 package struct Delete: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 1, proposer: .client, session: .mayBelong, takesSpace: false)
+
     package var path: TreePath
     package var isRecursive: Bool
     package var condition: Condition
@@ -17,7 +19,7 @@ package struct Delete: TreeCommand, Equatable, Sendable {
         self.condition = condition
     }
 
-    init(from buffer: inout ByteBuffer) throws(TreeError) {
+    init(from buffer: inout ByteBuffer, _: CommandHeader) throws(TreeError) {
         condition = try buffer.readCondition()
         guard let flags = buffer.readInteger(as: UInt8.self), flags <= 1 else { throw .malformed }
         isRecursive = flags & 1 != 0

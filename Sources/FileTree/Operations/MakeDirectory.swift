@@ -6,6 +6,8 @@ import NIOCore
 ///     2  1  flags: 1 = make missing parents, and do nothing if the directory is there (`mkdir -p`)
 ///     3  .  path
 package struct MakeDirectory: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 1, proposer: .client, session: .mayBelong, takesSpace: true)
+
     /// A directory's own bits say who may remove what, and which group a new file is of.
     static let modeMask: UInt16 = 0o7777
 
@@ -19,7 +21,7 @@ package struct MakeDirectory: TreeCommand, Equatable, Sendable {
         self.makesParents = makesParents
     }
 
-    init(from buffer: inout ByteBuffer) throws(TreeError) {
+    init(from buffer: inout ByteBuffer, _: CommandHeader) throws(TreeError) {
         guard let (mode, flags) = buffer.readMultipleIntegers(as: (UInt16, UInt8).self), flags <= 1 else {
             throw .malformed
         }

@@ -10,6 +10,8 @@ import NIOCore
 ///     .   4  length of the content
 ///     .   .  content
 package struct Put: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 1, proposer: .client, session: .mayBelong, takesSpace: true)
+
     package static let directoryMode: UInt16 = 0o755
     /// Of a file's mode its permissions are kept. To set an id belongs to an owner, whom nobody stores.
     static let modeMask: UInt16 = 0o777
@@ -30,7 +32,7 @@ package struct Put: TreeCommand, Equatable, Sendable {
         self.content = content
     }
 
-    init(from buffer: inout ByteBuffer) throws(TreeError) {
+    init(from buffer: inout ByteBuffer, _: CommandHeader) throws(TreeError) {
         condition = try buffer.readCondition()
         guard let (mode, flags, mtime) = buffer.readMultipleIntegers(as: (UInt16, UInt8, Int64).self), flags <= 1 else {
             throw .malformed

@@ -4,11 +4,13 @@ import NIOCore
 ///
 ///     0  4  the most rows to remove
 package struct Reclaim: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 1, proposer: .leader, session: .never, takesSpace: false)
+
     package var rowsMax: UInt32
 
     package init(rowsMax: UInt32 = FileTreeLimits.reclaimRowsMax) { self.rowsMax = rowsMax }
 
-    init(from buffer: inout ByteBuffer) throws(TreeError) {
+    init(from buffer: inout ByteBuffer, _: CommandHeader) throws(TreeError) {
         guard let rows = buffer.readInteger(as: UInt32.self) else { throw .malformed }
         rowsMax = rows
     }

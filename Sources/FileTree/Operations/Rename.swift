@@ -7,6 +7,8 @@ import NIOCore
 ///     9  .  source path
 ///     .  .  destination path
 package struct Rename: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 1, proposer: .client, session: .mayBelong, takesSpace: false)
+
     package var source: TreePath
     package var destination: TreePath
     package var condition: Condition
@@ -17,7 +19,7 @@ package struct Rename: TreeCommand, Equatable, Sendable {
         self.condition = condition
     }
 
-    init(from buffer: inout ByteBuffer) throws(TreeError) {
+    init(from buffer: inout ByteBuffer, _: CommandHeader) throws(TreeError) {
         condition = try buffer.readCondition()
         source = try buffer.readPath()
         destination = try buffer.readPath()

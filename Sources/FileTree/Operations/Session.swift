@@ -5,32 +5,42 @@ import NIOCore
 ///
 ///     0  8  a number of the host that the client asked from
 ///     8  8  a number of its connection
-package enum OpenSession {
+package struct OpenSession: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 2, proposer: .client, session: .never, takesSpace: false)
     package static let ownedVersion: UInt16 = 4
 
-    package static func write(to buffer: inout ByteBuffer) { CommandHeader(.openSession).write(to: &buffer) }
+    /// Nil: as a client sends it.
+    package var owner: SessionOwner?
 
-    /// Whether `command`, which a client sent, opens a session.
-    package static func isOne(_ command: ByteBuffer) -> Bool {
-        command.getInteger(at: command.readerIndex + 2, as: UInt8.self) == CommandHeader.Operation.openSession.rawValue
+    package init(owner: SessionOwner? = nil) { self.owner = owner }
+
+    init(from buffer: inout ByteBuffer, _ header: CommandHeader) throws(TreeError) {
+        guard header.version >= Self.ownedVersion else {
+            // Whatever stands there, members of all programs have taken it for nothing.
+            buffer.moveReaderIndex(to: buffer.writerIndex)
+            return
+        }
+        guard let (host, connection) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self) else {
+            throw .malformed
+        }
+        owner = SessionOwner(host: host, connection: connection)
     }
 
-    /// Writes the command of a session that `owner` opens.
-    package static func write(to buffer: inout ByteBuffer, owner: SessionOwner) {
+    package func write(to buffer: inout ByteBuffer) {
         var header = CommandHeader(.openSession)
-        header.version = ownedVersion
+        if owner != nil { header.version = Self.ownedVersion }
         header.write(to: &buffer)
-        buffer.writeMultipleIntegers(owner.host, owner.connection)
+        if let owner { buffer.writeMultipleIntegers(owner.host, owner.connection) }
     }
 
-    /// Nil when the fields are not those of the command's version.
-    static func owner(_ header: CommandHeader, _ payload: ByteBuffer) -> SessionOwner? {
-        guard header.version >= ownedVersion else { return .unknown }
-        var payload = payload
-        guard payload.readableBytes == 16,
-            let (host, connection) = payload.readMultipleIntegers(as: (UInt64, UInt64).self)
-        else { return nil }
-        return SessionOwner(host: host, connection: connection)
+    func execute<Store: ~Copyable>(
+        on tree: inout FileTree<Store>, _: CommandHeader
+    ) throws(StateError) -> Outcome {
+        let applied = tree.applied
+        tree.sessions.open(
+            applied.index, owner: owner ?? .unknown, logTime: applied.logTime,
+            clusterVersion: applied.clusterVersion, digest: &tree.applied.digest)
+        return .done(revision: applied.index)
     }
 }
 
@@ -53,40 +63,29 @@ package struct SessionOwner: Equatable, Comparable, Sendable {
 }
 
 /// Ends the session that the head names, and forgets its answers. No fields.
-package enum CloseSession {
-    package static func write(to buffer: inout ByteBuffer, session: UInt64) {
+package struct CloseSession: TreeCommand, Equatable, Sendable {
+    static let statement = OperationStatement(since: 2, proposer: .client, session: .names, takesSpace: false)
+
+    package var session: UInt64
+
+    package init(_ session: UInt64) { self.session = session }
+
+    init(from buffer: inout ByteBuffer, _ header: CommandHeader) throws(TreeError) {
+        session = header.session
+        // Whatever stands there, members of all programs have taken it for nothing.
+        buffer.moveReaderIndex(to: buffer.writerIndex)
+    }
+
+    package func write(to buffer: inout ByteBuffer) {
         var header = CommandHeader(.closeSession)
         header.session = session
         header.write(to: &buffer)
     }
-}
 
-/// Brings the commands and the rules of a cluster version into force. The leader proposes it when every member knows them.
-///
-///     0  2  the version
-package struct RaiseVersion: TreeCommand, Equatable, Sendable {
-    package var version: UInt16
-
-    package init(to version: UInt16) { self.version = version }
-
-    init(from buffer: inout ByteBuffer) throws(TreeError) {
-        guard let version = buffer.readInteger(as: UInt16.self) else { throw .malformed }
-        self.version = version
-    }
-
-    package func write(to buffer: inout ByteBuffer) {
-        CommandHeader(.raiseVersion).write(to: &buffer)
-        buffer.writeInteger(version)
-    }
-
-    /// - Throws: `unknownFormat` when this program does not know the version: it must stop, and not guess.
     func execute<Store: ~Copyable>(
         on tree: inout FileTree<Store>, _: CommandHeader
     ) throws(StateError) -> Outcome {
-        guard version <= tree.knownVersion else { throw .unknownFormat }
-        // It takes a while in a large tree, once: a write beside it waited 1.5 s with a million files.
-        if version >= 3, tree.applied.clusterVersion < 3 { tree.applied.digest = try tree.digest(at: version) }
-        tree.applied.clusterVersion = max(tree.applied.clusterVersion, version)
+        tree.sessions.close(session, digest: &tree.applied.digest)
         return .done(revision: tree.applied.index)
     }
 }

@@ -14,8 +14,9 @@ package struct Applied: Equatable, Sendable {
     /// The highest cluster version whose commands and rules of execution this program knows.
     ///
     /// 1: the tree. 2: sessions. 3: the digest by a faster hash. 4: sessions have owners, and modes are no wider than what
-    /// they may say.
-    package static let clusterVersionMax: UInt16 = 4
+    /// they may say. 5: mode and time of an entry
+    /// without its content; writes of no session that take effect once.
+    package static let clusterVersionMax: UInt16 = 5
     static let byteCount = 80
 
     /// Which commands and which rules of execution are in force; the leader raises it when every member knows them.
@@ -82,6 +83,10 @@ package enum FileTreeLimits {
     package static let sessionIdleMillisecondsMax: UInt64 = 3_600_000
     /// The most sequences of a session between the lowest that is unanswered and the highest.
     package static let unansweredMax: UInt64 = 1024
+    /// The most answers that are kept to writes of no session.
+    package static let oneTimeWritesMax = 131_072
+    /// How far from now, in log time, the end of such a write may lie.
+    package static let oneTimeMillisecondsMax: UInt64 = 600_000
     /// The most rows that one reclaiming command removes, so that it keeps nobody waiting.
     package static let reclaimRowsMax: UInt32 = 512
 }

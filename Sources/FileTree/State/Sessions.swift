@@ -221,7 +221,7 @@ struct Sessions {
     }
 
     /// Two chains of the finalizer of SplitMix64: a write must not pay for a cryptographic hash here.
-    private static func mixed<let count: Int>(_ words: InlineArray<count, UInt64>) -> UInt128 {
+    static func mixed<let count: Int>(_ words: InlineArray<count, UInt64>) -> UInt128 {
         var (high, low): (UInt64, UInt64) = (0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F)
         for position in words.indices {
             high = finalized(high ^ words[position])

@@ -30,6 +30,7 @@ package struct StateAudit {
             }
             digest.add(try weight(key, row))
         case .sessions: digest.add(try Sessions.digest(ofRow: key, value))
+        case .oneTimeWrites: digest.add(try OneTimeWrites.digest(ofRow: key, value))
         case nil: throw .unknownFormat
         }
         lastKey = key.withUnsafeBytes { Array($0) }

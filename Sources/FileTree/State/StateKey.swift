@@ -9,10 +9,11 @@ import Deflate
 ///     04 sha256(32)            how many files name that chunk (8)
 ///     05 inode(8)              an unlinked directory whose entries wait to be reclaimed: revision of the delete (8)
 ///     06 session(8)            a client's session and the answers that it may ask for again (see `Sessions`)
+///     07 log time(8) id(16)    a write of no session, and its answer (see `OneTimeWrites`)
 ///
 /// Every value ends in the CRC32 of its key and of what stands before the checksum. The digest covers the tables 02 to
-/// 05 by their rows (of table 03 the keys alone: they are hashes of the values), and 06 by what the rows say, except for
-/// the lowest sequence. Every table is part of a snapshot.
+/// 05 by their rows (of table 03 the keys alone: they are hashes of the values), and 06 and 07 by what the rows say, except
+/// for the lowest sequence. Every table is part of a snapshot.
 package enum StateKey {
     enum Table: UInt8 {
         case meta = 1
@@ -21,6 +22,7 @@ package enum StateKey {
         case references = 4
         case orphans = 5
         case sessions = 6
+        case oneTimeWrites = 7
     }
 
     static let applied: [UInt8] = [Table.meta.rawValue, UInt8(ascii: "a")]
@@ -39,6 +41,16 @@ package enum StateKey {
 
     static func orphan(_ inode: UInt64) -> [UInt8] { key(.orphans, inode) }
     static func session(_ id: UInt64) -> [UInt8] { key(.sessions, id) }
+
+    static func oneTimeWrite(_ name: OneTimeWrites.Name) -> [UInt8] {
+        let (high, low) = (UInt64(truncatingIfNeeded: name.id >> 64), UInt64(truncatingIfNeeded: name.id))
+        return [UInt8](byteCount: 25) { key in
+            key[0] = Table.oneTimeWrites.rawValue
+            key.storeBigEndian(name.until, at: 1)
+            key.storeBigEndian(high, at: 9)
+            key.storeBigEndian(low, at: 17)
+        }
+    }
 
     private static func key(_ table: Table, _ number: UInt64) -> [UInt8] {
         [table.rawValue] + (0..<8).map { UInt8(truncatingIfNeeded: number >> (56 - 8 * $0)) }

@@ -24,7 +24,7 @@ extension Replica {
     }
 
     func handleClient(_ frame: Frame, on connection: FrameConnection) {
-        let isRead = [.read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot].contains(frame.kind)
+        let isRead = frame.kind.purpose == .read
         let waiter = Waiter(connection: connection.id, requestID: frame.requestID, isRead: isRead)
         let deadline = Clock.now + UInt64(min(frame.deadlineMilliseconds, Frame.deadlineMillisecondsMax)) * 1_000_000
         let isTooMany =
@@ -50,7 +50,11 @@ extension Replica {
             case .leaseRead: .lease
             case .staleRead: query.readInteger(as: UInt32.self).map { .stale(ageMax: $0) }
             case .readSnapshot: query.readableBytes == 4 ? query.readInteger(as: UInt32.self).map { .piece($0) } : nil
-            default: .snapshot
+            case .openSnapshot: .snapshot
+            case .write, .status, .transferLeadership, .changeMembership, .listMembers, .verify, .rewriteState, .hello,
+                .welcome, .goodbye, .result, .refusal, .statusResult, .peerMessage, .genesis, .snapshotChunk,
+                .snapshotReceipt:
+                nil
             }
         guard let kind else {
             // It has begun nothing that would have to end.
@@ -76,8 +80,11 @@ extension Replica {
             connection.requestsInFlight -= 1
             connection.write { status.write(to: &$0, requestID: frame.requestID) }
             clients.markDirty(connection)
-        default:
+        case .hello, .welcome, .goodbye, .result, .refusal, .statusResult, .peerMessage, .genesis, .snapshotChunk,
+            .snapshotReceipt:
             connection.say(Goodbye(.protocolError, "a client sends requests alone, and this is none"))
+        case .read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot:
+            preconditionFailure("a read would be taken for another request, and never answered")
         }
     }
 
@@ -103,6 +110,8 @@ extension Replica {
             }
         } else if CommandHeader.opensSession(command), !connection.sessions.take(now: Clock.now) {
             refuse(waiter, .busy)
+        } else if CommandHeader.isOneTime(command), lastReport.oneTimeWrites >= Self.oneTimeWritesMax {
+            refuse(waiter, .busy)
         } else if digests.isAlarmed, CommandHeader.needsSpace(command) {
             refuse(waiter, .corrupt)
         } else if disk.space.isLow, CommandHeader.needsSpace(command) {
@@ -112,15 +121,17 @@ extension Replica {
         }
     }
 
+    /// Some are on their way to be executed.
+    private static let oneTimeWritesMax = FileTreeLimits.oneTimeWritesMax - 8192
+
     /// The command as it is proposed: a session's owner is who this member sees, whatever a client says.
     private func owned(_ command: ByteBuffer, _ connection: FrameConnection) -> ByteBuffer {
-        guard OpenSession.isOne(command), lastReport.applied.clusterVersion >= OpenSession.ownedVersion else {
+        guard CommandHeader.opensSession(command), lastReport.applied.clusterVersion >= OpenSession.ownedVersion else {
             return command
         }
         var owned = ByteBuffer()
-        OpenSession.write(
-            to: &owned,
-            owner: SessionOwner(host: connection.hostNumber, connection: identity.incarnation ^ connection.id))
+        let owner = SessionOwner(host: connection.hostNumber, connection: identity.incarnation ^ connection.id)
+        OpenSession(owner: owner).write(to: &owned)
         return owned
     }
 

@@ -271,10 +271,5 @@ extension Server {
 
 extension Frame.Kind {
     /// Whether a client asks by it for what the cluster keeps, or to change it.
-    fileprivate var isForContents: Bool {
-        switch self {
-        case .write, .read, .leaseRead, .staleRead, .openSnapshot, .readSnapshot: true
-        default: false
-        }
-    }
+    fileprivate var isForContents: Bool { purpose == .read || purpose == .write }
 }

@@ -105,6 +105,7 @@ final class StateExecutor {
     private func flush() {
         report.applied = tree.applied
         report.durableIndex = tree.durable.index
+        report.oneTimeWrites = tree.oneTimeWriteCount
         report.environment = tree.environment
         send(report)
         report.answers = []

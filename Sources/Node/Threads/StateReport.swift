@@ -6,6 +6,8 @@ import Raft
 struct StateReport: Sendable {
     var applied: Applied
     var durableIndex: Index
+    /// Answers that are kept to writes of no session.
+    var oneTimeWrites = 0
     /// What the digest was at indexes that all members remember.
     var digests: [(index: Index, digest: UInt128)] = []
     /// A row that was read, and is damaged.
