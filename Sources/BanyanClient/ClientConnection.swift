@@ -188,7 +188,7 @@ final class ClientConnection: ChannelInboundHandler {
     /// answer them. A write without a session has to wait, since it may have been proposed.
     func takeStalled(at now: NIODeadline) -> [ClientCore.Request] {
         guard !sent.isEmpty, now - lastProgress > .seconds(1) else { return [] }
-        let stalled = sent.filter { $0.value.isRead || $0.value.ticket != nil }
+        let stalled = sent.filter { $0.value.isRead || $0.value.ticket != nil || $0.value.oneTime != nil }
         for id in stalled.keys { sent[id] = nil }
         lastProgress = now
         return Array(stalled.values)

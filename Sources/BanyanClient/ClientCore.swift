@@ -431,8 +431,15 @@ final class ClientCore {
             let isOnce = request.ticket != nil || request.oneTime != nil
             if isOnce, code == TreeError.sessionEnded.rawValue { return sessionEnded(for: request) }
             // A leader that stood still while the version rose, or the table is full for the moment: a session will do.
-            let isRefused = code == TreeError.unsupported.rawValue || code == TreeError.tooManyUnanswered.rawValue
-            if request.oneTime != nil, isRefused { return sessionEnded(for: request) }
+            // So it will where the leader's clock was another when it was asked.
+            let refusals: [TreeError] = [.unsupported, .tooManyUnanswered, .malformed]
+            if request.oneTime != nil, refusals.contains(where: { $0.rawValue == code }) {
+                return sessionEnded(for: request)
+            }
+            // A leader that has yet to hear of the version in force can't say that an earlier copy did not happen.
+            if request.ticket != nil, request.mayHaveHappened, code == TreeError.unsupported.rawValue {
+                return complete(request, .failure(.unknownOutcome))
+            }
             return complete(request, .success(frame))
         }
         guard let refusal = try? Refusal(frame) else {

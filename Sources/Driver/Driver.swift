@@ -94,6 +94,7 @@ package struct Driver {
     /// The state machine has executed what was handed out.
     package mutating func executed(_ applied: Applied, now: Nanoseconds) {
         state = applied
+        if core.role == .leader { clock.catchUp(with: applied.logTime, at: now) }
         step(.applied(applied.index), now: now)
     }
 

@@ -6,15 +6,20 @@ import Raft
 struct LogClock {
     /// When this leadership began, in nanoseconds.
     private(set) var since: Nanoseconds = 0
-    /// The state's log time then, in milliseconds.
-    private var start: UInt64 = 0
+    /// A log time in milliseconds, and when it was.
+    private var start: (logTime: UInt64, at: Nanoseconds) = (0, 0)
 
     init() {}
 
-    mutating func begin(at now: Nanoseconds, from logTime: UInt64) { (since, start) = (now, logTime) }
+    mutating func begin(at now: Nanoseconds, from logTime: UInt64) { (since, start) = (now, (logTime, now)) }
+
+    /// An entry of an earlier leader's was executed, which says a later time: it goes on from there.
+    mutating func catchUp(with logTime: UInt64, at now: Nanoseconds) {
+        if logTime > self.logTime(at: now) { start = (logTime, now) }
+    }
 
     /// In milliseconds, `CommandHeader.logTimeMax` at the most.
     func logTime(at now: Nanoseconds) -> UInt64 {
-        min(start + (max(now, since) - since) / 1_000_000, CommandHeader.logTimeMax)
+        min(start.logTime + (max(now, start.at) - start.at) / 1_000_000, CommandHeader.logTimeMax)
     }
 }

@@ -107,6 +107,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
             throw .unknownFormat
         }
         applied.logTime = max(applied.logTime, header.logTime)
+        oneTimeWrites.forget(logTime: applied.logTime, digest: &applied.digest)
         let outcome: Outcome
         if header.version > applied.clusterVersion {
             // No leader proposes it before its version is in force.
@@ -145,7 +146,7 @@ package struct FileTree<Store: OrderedStore & ~Copyable>: ~Copyable {
         _ header: CommandHeader, _ name: OneTimeWrites.Name, _ payload: inout ByteBuffer
     ) throws(StateError) -> Outcome {
         let fingerprint = Sessions.fingerprint(header.operation, payload)
-        switch oneTimeWrites.admit(name, fingerprint, logTime: applied.logTime, digest: &applied.digest) {
+        switch oneTimeWrites.admit(name, fingerprint, logTime: applied.logTime) {
         case .answered(let outcome): return outcome
         case .refused(let error): return .failed(error, revision: 0)
         case .execute:

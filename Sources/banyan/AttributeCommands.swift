@@ -88,7 +88,7 @@ struct TimeArgument: ExpressibleByArgument, Equatable {
     /// Of seconds in decimal: a fraction counts forward from the whole second, as in the system's own times.
     private static func nanoseconds(_ text: some StringProtocol) -> Int64? {
         let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard (1...2).contains(parts.count), let seconds = Int64(parts[0]) else { return nil }
+        guard (1...2).contains(parts.count), let seconds = Int64(parts[0]), parts[0] != "-0" else { return nil }
         let digits = parts.count == 2 ? String(parts[1]) : "0"
         guard (1...9).contains(digits.count), digits.utf8.allSatisfy({ (48...57).contains($0) }),
             let fraction = Int64(digits.padding(toLength: 9, withPad: "0", startingAt: 0))

@@ -164,12 +164,17 @@ struct BadFrameTests {
             // Of the welcome and of the snapshot's beginning, the last bytes.
             let begun = try Self.frames(2, from: descriptor).last
             #expect(begun?.kind == .result)
+            // Who leaves so much unread for five seconds is let go: on a machine that is slow for so long it may be gone.
+            let end = ContinuousClock.now + .seconds(4)
             try #require(send(descriptor, pieces, pieces.count, Int32(MSG_NOSIGNAL)) == pieces.count)
             for _ in 0..<20 { _ = try await client.put("/other", [1]) }
-            let taken = try Self.frames(1, from: descriptor)
-            let refusal = try? Refusal(taken[0])
-            #expect(taken[0].body.readableBytes > 1 << 19, "refused: \(String(describing: refusal))")
             #expect(try cluster.residentBytes(1) < 100 << 20)
+            let isLate = ContinuousClock.now > end
+            do {
+                let taken = try Self.frames(1, from: descriptor)
+                let refusal = try? Refusal(taken[0])
+                #expect(taken[0].body.readableBytes > 1 << 19, "refused: \(String(describing: refusal))")
+            } catch  where isLate {}
         }
         await client.close()
     }
@@ -182,6 +187,8 @@ struct BadFrameTests {
             Hello(role: .client).write(to: &buffer)
             buffer.writeFrame(.openSnapshot, requestID: 1, deadlineMilliseconds: 60_000) { _ in }
         }
+        // Who gets no further for five seconds may lose its own: on a machine that is slow for so long nothing is to be seen.
+        let end = ContinuousClock.now + .seconds(4)
         var held: [Int32] = []
         defer { for descriptor in held { close(descriptor) } }
         for number in 0..<3 {
@@ -203,7 +210,8 @@ struct BadFrameTests {
                 })
         }
         var byte: UInt8 = 0
-        #expect(recv(held[2], &byte, 1, Int32(MSG_PEEK | MSG_DONTWAIT)) == -1)
+        let isAnswered = recv(held[2], &byte, 1, Int32(MSG_PEEK | MSG_DONTWAIT)) != -1
+        #expect(!isAnswered || ContinuousClock.now > end)
         // The first is taken to its end.
         var isLast = false
         var number: UInt32 = 0
@@ -213,11 +221,12 @@ struct BadFrameTests {
             }
             try #require(send(held[0], read, read.count, Int32(MSG_NOSIGNAL)) == read.count)
             var body = try #require(try Self.frames(1, from: held[0]).first).body
-            #expect(body.readInteger(as: UInt16.self) == 0)
-            isLast = body.readInteger(as: UInt8.self) == 1
+            let code = body.readInteger(as: UInt16.self)
+            #expect(code == 0 || isAnswered)
+            isLast = code != 0 || body.readInteger(as: UInt8.self) == 1
             number += 1
         }
-        #expect(number > 1)
+        #expect(number > 1 || isAnswered)
         #expect(try Self.frames(1, from: held[2]).first?.kind == .result)
         let saved = cluster.folder.appendingPathComponent("saved").path
         let result = try await cluster.run("banyan", ["--nodes", cluster.addresses[0], "snapshot", "save", saved])
@@ -280,7 +289,7 @@ struct BadFrameTests {
                 return frames
             }
             let got = recv(descriptor, &bytes, bytes.count, 0)
-            try #require(got > 0, "the member sends no more")
+            guard got > 0 else { throw TestCluster.Failure(description: "the member sends no more") }
             received.writeBytes(bytes[..<got])
         }
     }

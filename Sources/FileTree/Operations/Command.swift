@@ -94,11 +94,6 @@ package struct CommandHeader: Equatable, Sendable {
         return OneTimeWrites.Name(until: lowestUnanswered, id: UInt128(session) << 64 | UInt128(sequence))
     }
 
-    /// Whether the command in `buffer` takes effect once, without a session.
-    package static func isOneTime(_ buffer: ByteBuffer) -> Bool {
-        buffer.getInteger(at: buffer.readerIndex + 3, as: UInt8.self) == 1
-    }
-
     /// Whether a command of a session that the version in force does not support may be supported, and executed, elsewhere: a
     /// newer leader has opened the session, under a version that this member has yet to learn of. Nobody may be told then that
     /// it was refused.
@@ -107,8 +102,9 @@ package struct CommandHeader: Equatable, Sendable {
     package static func mayBeExecuted(_ buffer: ByteBuffer, knownVersion: UInt16 = Applied.clusterVersionMax) -> Bool {
         var copy = buffer
         guard let header = CommandHeader(from: &copy) else { return false }
-        return (header.session != 0 || header.isOneTime) && header.operation.statement.proposer == .client
-            && header.version <= knownVersion
+        // Of what a session's operation needs beyond sessions, the session proves nothing: its client has to know.
+        let isProven = header.isOneTime || (header.session != 0 && header.version <= OpenSession.statement.since)
+        return isProven && header.operation.statement.proposer == .client && header.version <= knownVersion
     }
 
     /// What is wrong with the command in `buffer` that a client sent, or nil: checked before it is proposed, since a

@@ -4,8 +4,8 @@ import DequeModule
 /// then its answer is kept, and a copy gets it again; from then on the copy is refused. So a client that writes once, and
 /// has no session, needs one entry of the log and not three.
 ///
-/// There is room for so many answers, and none makes room for another: when they are too many, the leader takes no more
-/// for a while. All are in memory; their rows are written with the next commit. A row:
+/// There is room for so many answers, and none makes room for another: when they are too many, others are refused for a while,
+/// and their clients open sessions. All are in memory; their rows are written with the next commit. A row:
 ///
 ///     0   4  fingerprint of the command   4  2  result code   6  8  revision
 struct OneTimeWrites {
@@ -25,7 +25,7 @@ struct OneTimeWrites {
         static let byteCount = 14
     }
 
-    /// So many answers are forgotten with each write, at most.
+    /// So many answers are forgotten with each command, at most.
     private static let forgottenAtOnce = 16
 
     /// Ascending by name.
@@ -37,22 +37,20 @@ struct OneTimeWrites {
     var count: Int { names.count }
 
     /// Whether a write is to be executed; if so, `keep` must follow with its answer.
-    mutating func admit(
-        _ name: Name, _ fingerprint: UInt32, logTime: UInt64, digest: inout StateDigest
-    ) -> Sessions.Admission {
-        forget(logTime: logTime, digest: &digest)
-        // Whoever comes too late may have been answered, and forgotten.
-        guard name.until >= logTime else { return .refused(.sessionEnded) }
-        guard name.until - logTime <= FileTreeLimits.oneTimeMillisecondsMax else { return .refused(.malformed) }
+    func admit(_ name: Name, _ fingerprint: UInt32, logTime: UInt64) -> Sessions.Admission {
         // A copy may say another end: leaders that follow each other reckon log time by their own clocks.
         if let known = answers[name.id] {
             let isSame = known.answer.fingerprint == fingerprint
             return isSame ? .answered(known.answer.outcome) : .refused(.sequenceReused)
         }
+        // Whoever comes too late may have been answered, and forgotten.
+        guard name.until >= logTime else { return .refused(.sessionEnded) }
+        guard name.until - logTime <= FileTreeLimits.oneTimeMillisecondsMax else { return .refused(.malformed) }
         return names.count < FileTreeLimits.oneTimeWritesMax ? .execute : .refused(.tooManyUnanswered)
     }
 
-    private mutating func forget(logTime: UInt64, digest: inout StateDigest) {
+    /// To be called with every command: log time went on.
+    mutating func forget(logTime: UInt64, digest: inout StateDigest) {
         var left = Self.forgottenAtOnce
         while left > 0, let first = names.first, first.until < logTime {
             names.removeFirst()

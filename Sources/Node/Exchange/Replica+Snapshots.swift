@@ -183,7 +183,7 @@ extension Replica {
                 body.writeMultipleIntegers(UInt16(0), UInt8(piece.isLast ? 1 : 0))
                 body.writeImmutableBuffer(piece.bytes)
             }
-            if piece.isLast { shelf.release(waiter.connection) }
+            if piece.isLast { shelf.finished(waiter.connection) }
         case .failure(let error): refuseSnapshot(waiter, error)
         }
         scheduleTurn()

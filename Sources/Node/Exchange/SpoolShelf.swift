@@ -102,6 +102,7 @@ struct SpoolShelf {
     mutating func order(
         for peer: PeerID, covering index: Index, floor: Index, clusterID: UInt64, now: Nanoseconds
     ) -> [Delivery] {
+        orders.removeAll { $0.customer == .peer(peer) }
         loans[peer] = Loan(floor: floor)
         return order(.peer(peer), index, clusterID, now)
     }
@@ -225,7 +226,10 @@ struct SpoolShelf {
         return backup.spool
     }
 
-    /// The client has all of it, or has gone.
+    /// The client has all of it.
+    mutating func finished(_ connection: UInt64) { backups[connection] = nil }
+
+    /// The client has gone.
     mutating func release(_ connection: UInt64) {
         backups[connection] = nil
         asked.removeAll { $0.waiter.connection == connection }

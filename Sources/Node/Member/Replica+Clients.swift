@@ -110,8 +110,6 @@ extension Replica {
             }
         } else if CommandHeader.opensSession(command), !connection.sessions.take(now: Clock.now) {
             refuse(waiter, .busy)
-        } else if CommandHeader.isOneTime(command), lastReport.oneTimeWrites >= Self.oneTimeWritesMax {
-            refuse(waiter, .busy)
         } else if digests.isAlarmed, CommandHeader.needsSpace(command) {
             refuse(waiter, .corrupt)
         } else if disk.space.isLow, CommandHeader.needsSpace(command) {
@@ -120,9 +118,6 @@ extension Replica {
             driver.offer(owned(command, connection), for: waiter, deadline: deadline)
         }
     }
-
-    /// Some are on their way to be executed.
-    private static let oneTimeWritesMax = FileTreeLimits.oneTimeWritesMax - 8192
 
     /// The command as it is proposed: a session's owner is who this member sees, whatever a client says.
     private func owned(_ command: ByteBuffer, _ connection: FrameConnection) -> ByteBuffer {

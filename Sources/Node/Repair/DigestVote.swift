@@ -49,7 +49,7 @@ struct DigestVote {
     mutating func remember(_ digests: [Digest], _ electorate: Electorate?) -> Index? {
         for digest in digests { own.append(digest) }
         while own.count > Self.digestsMax { own.removeFirst() }
-        return digests.reduce(nil) { $0 ?? compare($1.index, electorate) }
+        return digests.map { compare($0.index, electorate) }.compactMap(\.self).first
     }
 
     /// What a follower says that its state was; what it said of an earlier index, or says of the same, counts no more.
