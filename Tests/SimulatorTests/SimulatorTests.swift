@@ -22,29 +22,29 @@ struct SimulatorTests {
         #expect(begun.union([.alternatingLeaders]) == Set(Fault.allCases))
     }
 
-    /// With how many members each planted fault is looked for, and within how many seeds it must be noticed: about four
-    /// times what it took when this was written.
-    private static func hunt(_ mutant: Mutant) -> (members: Int, seedsMax: UInt64) {
+    /// With how many members each planted fault is looked for, and among which seeds it must be noticed: about four times as
+    /// many as it took when this was written. (The first one that shows the lease is 4,427.)
+    private static func hunt(_ mutant: Mutant) -> (members: Int, seeds: ClosedRange<UInt64>) {
         switch mutant {
-        case .oldTermCommitted, .contextReused: (5, 5000)
-        case .leaseKeptAfterPause: (3, 6000)
-        case .conflictingTailKept: (3, 5000)
-        case .completionByIndexAndTerm: (5, 2000)
-        case .changeBeforeNoOperation: (4, 200)
-        case .configurationNotUndone, .appliedBeforeSync: (3, 400)
-        default: (3, 40)
+        case .oldTermCommitted, .contextReused: (5, 1...5000)
+        case .leaseKeptAfterPause: (3, 4001...6000)
+        case .conflictingTailKept: (3, 1...5000)
+        case .completionByIndexAndTerm: (5, 1...2000)
+        case .changeBeforeNoOperation: (4, 1...200)
+        case .configurationNotUndone, .appliedBeforeSync: (3, 1...400)
+        default: (3, 1...40)
         }
     }
 
     @Test("each planted fault is noticed", arguments: Mutant.allCases)
     func mutants(mutant: Mutant) throws {
-        let (members, seedsMax) = Self.hunt(mutant)
-        for seed in 1...seedsMax {
+        let (members, seeds) = Self.hunt(mutant)
+        for seed in seeds {
             var options = Simulation.Options(seed: seed)
             (options.mutant, options.members) = (mutant, members)
             if Simulation(options).run().violation != nil { return }
         }
-        Issue.record("\(mutant.rawValue) was not noticed in \(seedsMax) seeds")
+        Issue.record("\(mutant.rawValue) was not noticed by a seed of \(seeds)")
     }
 
     @Test("a failing run shrinks to a shorter one with fewer faults, which fails alike each time")
