@@ -97,8 +97,6 @@ struct LeaderSearch {
 
     init(nodes: [String]) { self.nodes = nodes }
 
-    var isSearching: Bool { if case .idle = state { false } else { true } }
-
     // MARK: events
 
     /// Somebody needs the leader.

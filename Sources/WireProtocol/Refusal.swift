@@ -36,9 +36,6 @@ package struct Refusal: Error, Equatable, Sendable {
         self.leader = leader
     }
 
-    /// Whether the refusal proves that nothing was, or ever will be, changed by the request.
-    package var provesNothingHappened: Bool { code != .unknownOutcome }
-
     package func write(to buffer: inout ByteBuffer, requestID: UInt64) {
         buffer.writeFrame(.refusal, requestID: requestID) { body in
             body.writeInteger(code.rawValue)

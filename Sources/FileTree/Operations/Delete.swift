@@ -37,16 +37,10 @@ package struct Delete: TreeCommand, Equatable, Sendable {
         on tree: inout FileTree<Store>, _ header: CommandHeader
     ) throws(StateError) -> Outcome {
         let (key, entry): ([UInt8], Entry)
-        switch try tree.resolve(path) {
-        case .failure(let error): return .failed(error, revision: 0)
-        case .success(.root): return .failed(.invalidMove, revision: 0)
-        case .success(.entry(_, let found, let what)): (key, entry) = (found, what)
-        case .success:
-            return condition.holds(0)
-                ? .failed(.notFound, revision: 0) : .failed(.conditionFailed, revision: 0)
+        switch try tree.find(path, if: condition, orOfRoot: .invalidMove) {
+        case .success(let found): (key, entry) = (found.key, found.entry)
+        case .failure(let obstacle): return obstacle.outcome
         }
-        let revision = entry.metadata.revision
-        guard condition.holds(revision) else { return .failed(.conditionFailed, revision: revision) }
         switch entry.metadata.kind {
         case .file: try tree.releaseContent(of: entry)
         case .directory:

@@ -58,19 +58,12 @@ package struct SetAttributes: TreeCommand, Equatable, Sendable {
         on tree: inout FileTree<Store>, _ header: CommandHeader
     ) throws(StateError) -> Outcome {
         let (key, entry): ([UInt8], Entry)
-        switch try tree.resolve(path) {
-        case .failure(let error): return .failed(error, revision: 0)
         // The root stands in no row.
-        case .success(.root): return .failed(.invalidPath, revision: 0)
-        case .success(.entry(_, let found, let what)): (key, entry) = (found, what)
-        case .success:
-            return condition.holds(0)
-                ? .failed(.notFound, revision: 0) : .failed(.conditionFailed, revision: 0)
+        switch try tree.find(path, if: condition, orOfRoot: .invalidPath) {
+        case .success(let found): (key, entry) = (found.key, found.entry)
+        case .failure(let obstacle): return obstacle.outcome
         }
         var metadata = entry.metadata
-        guard condition.holds(metadata.revision) else {
-            return .failed(.conditionFailed, revision: metadata.revision)
-        }
         if let mode {
             metadata.mode = mode & (metadata.kind == .directory ? MakeDirectory.modeMask : Put.modeMask)
         }

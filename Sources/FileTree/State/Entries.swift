@@ -39,6 +39,30 @@ extension FileTree where Store: ~Copyable {
         }
     }
 
+    /// Why there is no entry to change, as a command's outcome.
+    struct Obstacle: Error {
+        let outcome: Outcome
+    }
+
+    /// The entry at `path`, of which the condition holds.
+    ///
+    /// - Parameter error: what a command comes to that names the root.
+    borrowing func find(
+        _ path: TreePath, if condition: Condition, orOfRoot error: TreeError
+    ) throws(StateError) -> Result<(key: [UInt8], entry: Entry), Obstacle> {
+        func failed(_ error: TreeError, _ revision: UInt64 = 0) -> Result<(key: [UInt8], entry: Entry), Obstacle> {
+            .failure(Obstacle(outcome: .failed(error, revision: revision)))
+        }
+        switch try resolve(path) {
+        case .failure(let error): return failed(error)
+        case .success(.root): return failed(error)
+        case .success(.entry(_, let key, let entry)):
+            let revision = entry.metadata.revision
+            return condition.holds(revision) ? .success((key, entry)) : failed(.conditionFailed, revision)
+        case .success: return failed(condition.holds(0) ? .notFound : .conditionFailed)
+        }
+    }
+
     /// Walks down `path`.
     ///
     /// - Throws: a fault of the state. A file on the way is the path's own fault, and comes back as a `TreeError`.

@@ -20,8 +20,6 @@ struct MembershipQueue {
     private var asking: [Change] = []
     private var proposed: [(index: Index, waiter: Waiter)] = []
 
-    var isEmpty: Bool { asking.isEmpty && proposed.isEmpty }
-
     /// False: too many are being asked already.
     mutating func beginProbe() -> Bool {
         guard probes < Self.probesMax else { return false }

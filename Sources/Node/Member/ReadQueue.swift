@@ -21,6 +21,21 @@ struct ReadQueue {
 
     func isWaiting(_ connection: UInt64) -> Bool { waiting[connection] != nil }
 
+    /// Takes up a read at once, if its connection has room and nothing waits before it.
+    mutating func admitNow(_ read: PendingRead, from connection: FrameConnection) -> Bool {
+        let answerBytesMax = read.answerBytesMax ?? connection.answerBytesMax
+        guard waiting.isEmpty || waiting[connection.id] == nil, connection.mayRead(answerBytesMax) else { return false }
+        begin(read, answerBytesMax, on: connection)
+        return true
+    }
+
+    private mutating func begin(_ read: PendingRead, _ answerBytesMax: Int, on connection: FrameConnection) {
+        connection.readBegins(answerBytesMax)
+        var read = read
+        read.waiter.answerBytesMax = answerBytesMax
+        admitted.append(read)
+    }
+
     mutating func wait(_ read: PendingRead) {
         memory.requestWaits(read.heldBytes)
         waiting[read.waiter.connection, default: []].append(read)
@@ -37,20 +52,21 @@ struct ReadQueue {
     ///
     /// - Returns: those that waited too long.
     mutating func admit(from connection: FrameConnection, now: Nanoseconds) -> [PendingRead] {
-        guard var reads = waiting[connection.id], !reads.isEmpty else { return [] }
+        // Out of the table while it is changed, so that nothing is copied.
+        guard var reads = waiting.removeValue(forKey: connection.id) else { return [] }
         var late: [PendingRead] = []
-        while var read = reads.first, connection.mayRead(read.answerBytesMax ?? connection.answerBytesMax) {
+        while let read = reads.first, case let answerBytesMax = read.answerBytesMax ?? connection.answerBytesMax,
+            connection.mayRead(answerBytesMax)
+        {
             reads.removeFirst()
             memory.requestGoesOn(read.heldBytes)
             if read.deadline < now {
                 late.append(read)
             } else {
-                read.waiter.answerBytesMax = read.answerBytesMax ?? connection.answerBytesMax
-                connection.readBegins(read.waiter.answerBytesMax)
-                admitted.append(read)
+                begin(read, answerBytesMax, on: connection)
             }
         }
-        waiting[connection.id] = reads.isEmpty ? nil : reads
+        if !reads.isEmpty { waiting[connection.id] = reads }
         return late
     }
 

@@ -62,8 +62,10 @@ extension Replica {
             return say(Refusal(.malformed), to: frame.requestID, on: connection)
         }
         if case .piece = kind { (query, bytesMax) = (frame.body, FrameConnection.longestAnswerBytes) }
-        reads.wait(
-            PendingRead(kind: kind, waiter: waiter, query: query, deadline: deadline, answerBytesMax: bytesMax))
+        let read = PendingRead(
+            kind: kind, waiter: waiter, query: query, deadline: deadline, answerBytesMax: bytesMax)
+        guard !reads.admitNow(read, from: connection) else { return }
+        reads.wait(read)
         admitReads(of: connection)
     }
 
